@@ -1,0 +1,23 @@
+"""The compile worker: `python -m convgen.emit.worker` answers JSON lines; the only process that loads the compiler.
+
+TVM's LLVM and torch have clashed inside one process for years, and a schedule can make LLVM hang or crash; here neither
+reaches the user's process.
+"""
+
+from __future__ import annotations
+
+from ..workers.child import serve
+
+# Name → "module:function", imported at first use. A job takes keyword arguments and returns something JSON can hold.
+COMMANDS = {
+    "build": "convgen.emit:build_kernel",
+}
+
+
+def main() -> None:
+    """Serve until the parent closes the pipe."""
+    serve(COMMANDS, default_kind="compile_error")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""One compiled kernel under test: loaded by ctypes alone, called on guarded buffers.
+
+Calls go straight to the exported symbols, without the dispatch of `convgen.runtime`: a candidate is measured before it is part
+of any library, and whatever it does to memory is seen here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+
+from ..errors import WorkerError
+from ..runtime.sizes import evaluate
+from .storage import DLPACK, RAW
+
+ALIGN = 64  # bytes that kernels assume of every buffer
+GUARD = 4096  # canary bytes on each side of a buffer
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("device_type", ctypes.c_int32), ("device_id", ctypes.c_int32), ("ndim", ctypes.c_int32),
+                ("code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16), ("shape", ctypes.POINTER(ctypes.c_int64)),
+                ("strides", ctypes.POINTER(ctypes.c_int64)), ("byte_offset", ctypes.c_uint64)]
+
+
+class _Any(ctypes.Structure):
+    _fields_ = [("type_index", ctypes.c_int32), ("zero", ctypes.c_uint32), ("value", ctypes.c_uint64)]
+
+
+_DLTENSOR_POINTER = 7  # TVM FFI's type index of DLTensor*
+
+
+class Buffer:
+    """Compact 64-byte aligned memory of one argument with canary bytes before and after it.
+
+    `array` is the raw storage in physical order; `shape` the physical shape.
+    """
+
+    def __init__(self, shape, dtype: str, guard: int = GUARD):
+        self.shape, self.dtype = tuple(int(s) for s in shape), dtype
+        kind = np.dtype(RAW[dtype])
+        self.nbytes = kind.itemsize * int(np.prod(self.shape, dtype=np.int64))
+        self._memory = np.empty(self.nbytes + 2 * guard + ALIGN, np.uint8)
+        start = (-(self._memory.ctypes.data + guard)) % ALIGN + guard
+        self._before = self._memory[start - guard:start]
+        self._after = self._memory[start + self.nbytes:start + self.nbytes + guard]
+        self.bytes = self._memory[start:start + self.nbytes]
+        self.array = self.bytes.view(kind).reshape(self.shape)
+        self._shape = (ctypes.c_int64 * max(1, len(self.shape)))(*self.shape)
+        strides, step = [], 1
+        for extent in reversed(self.shape):
+            strides.append(step)
+            step *= extent
+        self._strides = (ctypes.c_int64 * max(1, len(self.shape)))(*reversed(strides))
+        code, bits = DLPACK[dtype]
+        self.tensor = _Tensor(self.bytes.ctypes.data if self.nbytes else None, 1, 0, len(self.shape), code, bits, 1,
+                              self._shape, self._strides, 0)
+        self.set_canary(0xA5)
+
+    def set_canary(self, byte: int) -> None:
+        """Fill both guards with a byte."""
+        self._canary = byte
+        self._before[:] = byte
+        self._after[:] = byte
+
+    def damaged(self) -> str | None:
+        """Where the guards were overwritten ("before" or "after" the buffer), else None."""
+        for where, guard in (("before", self._before), ("after", self._after)):
+            if not (guard == self._canary).all():
+                return where
+        return None
+
+
+class NativeKernel:
+    """The run and prepare functions of one kernel entry in a linked shared object."""
+
+    def __init__(self, path: str, entry: dict, dims: dict):
+        self.entry, self.dims = entry, dims
+        self.library = load_shared(path)
+        self._run = self._function(entry["symbol"])
+        prepare = entry.get("prepare")
+        self._prepare = self._function(prepare["symbol"]) if prepare else None
+
+    def _function(self, symbol: str):
+        try:
+            function = getattr(self.library, "__tvm_ffi_" + symbol)
+        except AttributeError:
+            raise WorkerError("invalid", f"the shared object exports no function {symbol}") from None
+        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p]
+        function.restype = ctypes.c_int
+        return function
+
+    def shape(self, argument: dict) -> tuple:
+        """Physical shape of an argument at the workload's dims."""
+        return tuple(int(evaluate(tree, self.dims)) for tree in argument["shape"])
+
+    def buffers(self, arguments: list[dict], shared: dict | None = None) -> dict[str, Buffer]:
+        """A guarded buffer per argument, by name; those in `shared` are taken over."""
+        shared = shared or {}
+        return {a["name"]: shared.get(a["name"]) or Buffer(self.shape(a), a["dtype"]) for a in arguments}
+
+    def caller(self, buffers: dict[str, Buffer]):
+        """A function without arguments that runs the kernel once on these buffers."""
+        return self._bind(self._run, self.entry["args"], buffers)
+
+    def preparer(self, buffers: dict[str, Buffer]):
+        """The same for the prepare function; None if the kernel has none."""
+        return self._bind(self._prepare, self.entry["prepare"]["args"], buffers) if self._prepare else None
+
+    @staticmethod
+    def _bind(function, arguments, buffers):
+        tensors = [buffers[a["name"]].tensor for a in arguments]
+        packed = (_Any * max(1, len(tensors)))(*[_Any(_DLTENSOR_POINTER, 0, ctypes.addressof(t)) for t in tensors])
+        result = _Any(0, 0, 0)
+        where, count, out = ctypes.addressof(packed), len(tensors), ctypes.addressof(result)
+
+        def call(keep=(packed, result, tensors, buffers)):
+            code = function(None, where, count, out)
+            if code:
+                raise WorkerError("crash", f"the kernel refused its arguments (code {code})")
+
+        return call
+
+
+def load_shared(path: str) -> ctypes.CDLL:
+    """Open a linked kernel library; brings in libtvm_ffi for the error hook when the library was linked without it."""
+    try:
+        return ctypes.CDLL(path)
+    except OSError:
+        import tvm_ffi.libinfo
+
+        ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi(), mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(path)

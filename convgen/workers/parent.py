@@ -1,0 +1,320 @@
+"""The parent's half: start a worker, ask it, enforce the time limit, kill and restart it."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import os
+import queue
+import select
+import shutil
+import signal
+import site
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from typing import Any, Mapping, Sequence
+
+from ..errors import WorkerError
+
+log = logging.getLogger("convgen")
+
+_TAIL = 8192  # bytes of a worker's stderr that are kept for messages
+_LONGEST_ANSWER = 64 << 20
+_START_LIMIT = 60.0  # seconds for the interpreter to come up on a busy machine
+_live: "weakref.WeakSet[Worker]" = weakref.WeakSet()
+
+
+def default_memory_limit() -> int:
+    """Address space one worker may use, in bytes: three quarters of the machine, at least 4 GiB."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        total = 0
+    return max(4 << 30, total * 3 // 4)
+
+
+class _Spawner:
+    """One lasting thread that starts every child.
+
+    PDEATHSIG fires when the *thread* that started a child ends, so children must not be started from short-lived threads.
+    """
+
+    def __init__(self):
+        self.pid, self.jobs, self.lock = -1, None, threading.Lock()
+
+    def popen(self, *arguments, **options) -> subprocess.Popen:
+        with self.lock:
+            if self.pid != os.getpid():  # first use, or first use after a fork
+                self.pid, self.jobs = os.getpid(), queue.SimpleQueue()
+                threading.Thread(target=self._run, args=(self.jobs,), name="convgen-spawner", daemon=True).start()
+            jobs = self.jobs
+        reply: queue.SimpleQueue = queue.SimpleQueue()
+        jobs.put((arguments, options, reply))
+        result = reply.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    @staticmethod
+    def _run(jobs):
+        while True:
+            arguments, options, reply = jobs.get()
+            try:
+                reply.put(subprocess.Popen(*arguments, **options))
+            except BaseException as error:  # handed to the caller of popen()
+                reply.put(error)
+
+
+_spawner = _Spawner()
+
+
+def _environment(extra: Mapping[str, str] | None, memory: int) -> dict[str, str]:
+    env = dict(os.environ)
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    installed = [os.path.abspath(p) for p in site.getsitepackages()] if hasattr(site, "getsitepackages") else []
+    if root not in installed:  # a checkout that was only put on sys.path
+        env["PYTHONPATH"] = os.pathsep.join([root] + [p for p in [env.get("PYTHONPATH")] if p])
+    env.update(extra or {})
+    env["CONVGEN_WORKER_PARENT"] = str(os.getpid())
+    env["CONVGEN_WORKER_MEMORY"] = str(memory)
+    return env
+
+
+class Worker:
+    """A long-lived child that answers JSON requests; killed on timeout, restarted at the next request.
+
+    `command` is the child's argument list (or a module name to run with `python -m`). `max_jobs` and `max_rss` (bytes) bound
+    what one child may accumulate before it is replaced by a fresh one. Not thread-safe: one request at a time.
+    """
+
+    def __init__(self, command: str | Sequence[str], *, env: Mapping[str, str] | None = None, memory: int | None = None,
+                 max_jobs: int = 200, max_rss: int = 3 << 30, crash_kind: str = "crash", timeout_kind: str = "compile_timeout"):
+        self.command = [sys.executable, "-m", command] if isinstance(command, str) else list(command)
+        self.env, self.memory = env, default_memory_limit() if memory is None else memory
+        self.max_jobs, self.max_rss = max_jobs, max_rss
+        self.crash_kind, self.timeout_kind = crash_kind, timeout_kind
+        self.process: subprocess.Popen | None = None
+        self.jobs = 0
+        self.starts = 0
+        self.busy = False
+        self._deadline = self._limit = 0.0
+        self._directory: str | None = None
+        self._owner = -1
+        self._buffer, self._errors = b"", b""
+        _live.add(self)
+
+    # -- life ---------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the child if none runs; raises WorkerError("crash") if it does not come up."""
+        if self._owner != os.getpid():  # after a fork the child belongs to the other process: forget it, never kill it
+            self.process, self._directory, self.busy, self._owner = None, None, False, os.getpid()
+        if self.process is not None and self.process.poll() is None:
+            return
+        self.kill()
+        self._directory = tempfile.mkdtemp(prefix="convgen-worker-")  # so that a stray file cannot land in the user's folder
+        self._buffer = self._errors = b""
+        self.process = _spawner.popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._directory,
+            env=_environment(self.env, self.memory), start_new_session=True, bufsize=0, umask=0o077)
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            os.set_blocking(stream.fileno(), False)
+        self.jobs, self.starts = 0, self.starts + 1
+        self._arm(_START_LIMIT)
+        while True:  # lines before the handshake are noise of the interpreter's start, not protocol
+            answer = self._wait()
+            if isinstance(answer, dict) and "ready" in answer:
+                break
+        self.busy = False
+
+    def kill(self) -> None:
+        """End the child and everything it started, at once."""
+        process, self.process, self.busy = self.process, None, False
+        if process is not None and self._owner == os.getpid():
+            if process.returncode is None:  # not reaped, so its number cannot belong to someone else
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                stream.close()
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+    close = kill
+
+    # -- asking -------------------------------------------------------------------------------------------------------------
+
+    def request(self, message: Mapping[str, Any], timeout: float) -> Any:
+        """Send one request and wait for its result; raises WorkerError with the kind of failure."""
+        self.send(message, timeout)
+        try:
+            while True:
+                done, value = self.poll(self._deadline)
+                if done:
+                    return value
+        except BaseException:
+            if self.busy:  # Ctrl-C: the answer of an abandoned request must never be taken for the next one's
+                self.kill()
+            raise
+
+    def send(self, message: Mapping[str, Any], timeout: float) -> None:
+        """Send a request without waiting; `poll` collects the answer. The limit does not count the child's start."""
+        if self.busy:
+            raise RuntimeError("the worker still has a request in flight")
+        self.start()
+        data = json.dumps(message).encode() + b"\n"
+        self._arm(timeout)
+        self.jobs += 1
+        try:
+            self._write(data)
+        except BaseException:
+            if self.busy:
+                self.kill()
+            raise
+
+    def descriptors(self) -> list[int]:
+        """What to select on while a request is in flight."""
+        return [self.process.stdout.fileno(), self.process.stderr.fileno()] if self.process else []
+
+    @property
+    def deadline(self) -> float:
+        """Monotonic time at which the request in flight is over its limit."""
+        return self._deadline
+
+    def poll(self, until: float) -> tuple[bool, Any]:
+        """(True, result) once the answer is here, (False, None) if monotonic time `until` came first."""
+        answer = self._wait(until)
+        if answer is None:
+            return False, None
+        self.busy = False
+        if not isinstance(answer, dict) or not ("ok" in answer or "error" in answer):
+            self.kill()
+            raise WorkerError(self.crash_kind, "the worker answered something that is no answer")
+        if self.jobs >= self.max_jobs or answer.get("rss", 0) > self.max_rss:
+            self.kill()
+        if "error" in answer:
+            log.debug("worker: %s", answer.get("traceback") or answer.get("message"))
+            raise WorkerError(answer["error"], answer.get("message", ""))
+        return True, answer["ok"]
+
+    # -- the pipe -----------------------------------------------------------------------------------------------------------
+
+    def _arm(self, timeout: float) -> None:
+        self.busy, self._limit, self._deadline = True, timeout, time.monotonic() + timeout
+
+    def _write(self, data: bytes) -> None:
+        target = self.process.stdin.fileno()
+        while data:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                self._over_limit()
+            out, err = self.process.stdout.fileno(), self.process.stderr.fileno()
+            readable, writable, _ = select.select([out, err], [target], [], left)
+            if err in readable:
+                self._drain_errors()
+            if writable:
+                try:
+                    data = data[os.write(target, data):]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError:
+                    self._died()
+            elif out in readable and self.process.poll() is not None:
+                self._died()
+
+    def _wait(self, until: float | None = None) -> Any:
+        """Next JSON line of the child, or None at `until`; raises WorkerError when it dies or is over its limit."""
+        while True:
+            line, found, rest = self._buffer.partition(b"\n")
+            if found:
+                self._buffer = rest
+                try:
+                    return json.loads(line)
+                except ValueError:
+                    return {}
+            now = time.monotonic()
+            if now >= self._deadline:
+                self._over_limit()
+            if until is not None and now >= until:
+                return None
+            end = self._deadline if until is None else min(until, self._deadline)
+            out, err = self.process.stdout.fileno(), self.process.stderr.fileno()
+            readable, _, _ = select.select([out, err], [], [], end - now)
+            if err in readable:
+                self._drain_errors()
+            if out in readable:
+                try:
+                    data = os.read(out, 1 << 20)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    self._died()
+                self._buffer += data
+                if len(self._buffer) > _LONGEST_ANSWER:
+                    self.kill()
+                    raise WorkerError(self.crash_kind, "the worker flooded its answer channel")
+
+    def _drain_errors(self) -> None:
+        try:
+            data = os.read(self.process.stderr.fileno(), 1 << 20)
+        except BlockingIOError:
+            return
+        if data:
+            self._errors = (self._errors + data)[-_TAIL:]
+        else:
+            time.sleep(0.01)  # stderr is closed but the child lives on: do not spin
+
+    def _over_limit(self):
+        limit = self._limit
+        self.kill()
+        raise WorkerError(self.timeout_kind, f"no answer within {limit:.3g} s")
+
+    def _died(self):
+        process = self.process
+        for _ in range(100):  # a child may close its pipe a moment before it ends, or never end
+            try:  # look without reaping: until it is reaped its process group is still ours to kill
+                if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+                    break
+            except ChildProcessError:
+                break
+            time.sleep(0.01)
+        self._drain_errors_now()
+        self.kill()
+        raise _death(process.returncode, self._errors.decode(errors="replace").strip(), self.crash_kind)
+
+    def _drain_errors_now(self) -> None:
+        while True:
+            try:
+                data = os.read(self.process.stderr.fileno(), 1 << 20)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            self._errors = (self._errors + data)[-_TAIL:]
+
+
+def _death(code: int, errors: str, kind: str) -> WorkerError:
+    last = errors.splitlines()[-1][:300] if errors else ""
+    if any(sign in errors for sign in ("bad_alloc", "MemoryError", "LLVM ERROR: out of memory", "Cannot allocate memory")):
+        return WorkerError("oom", f"out of memory: {last}")
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = str(-code)
+        return WorkerError(kind, f"the worker died of {name}" + (f": {last}" if last else ""))
+    return WorkerError(kind, f"the worker exited with code {code}" + (f": {last}" if last else ""))
+
+
+@atexit.register
+def _close_all() -> None:
+    for worker in list(_live):
+        worker.kill()
