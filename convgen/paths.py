@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 def checkout_root() -> Path | None:
     """Folder of the source checkout that this package runs from, or None when it was installed as a wheel."""
     root = PACKAGE.parent
-    return root if (root / "pyproject.toml").is_file() and (root / "schedules").is_dir() else None
+    return root if (root / "pyproject.toml").is_file() and (root / "tuning_logs").is_dir() else None
 
 
 def cache_dir() -> Path:
