@@ -1,0 +1,74 @@
+"""From choices of knobs to linked candidates on disk, in parallel; failures come back as data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..emit.service import COMPILE_TIMEOUT, shared_service
+from ..errors import Error, WorkerError
+
+
+@dataclass
+class Built:
+    """A linked candidate: shared object, kernel entry, sha256 of the machine code (equal code needs no second measurement)."""
+
+    path: str
+    entry: dict
+    digest: str
+
+
+class LocalBuilder:
+    """Compiles candidates of a target with the process's compile workers and links each to a shared object of its own."""
+
+    def __init__(self, target: dict, workers: int | None = None):
+        self.target = target
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._service = shared_service(self.workers)
+        self._root = tempfile.mkdtemp(prefix="convgen-build-")
+        self._count = 0
+        self._slowest = 0.0
+
+    def build(self, description: dict, choices: list, deadline: float | None = None) -> list:
+        """Built, WorkerError or None (not begun by monotonic time `deadline`) for each choice (None = the space's default)."""
+        symbol = "cg_" + hashlib.sha256(description["id"].encode()).hexdigest()[:12]
+        jobs = []
+        for choice in choices:
+            self._count += 1
+            folder = Path(self._root, str(self._count))
+            folder.mkdir()
+            jobs.append({"description": description, "target": self.target, "choice": choice, "directory": str(folder), "symbol": symbol})
+        begun = time.monotonic()
+        outcomes = self._service.build_many(jobs, self._timeout(), deadline=deadline)
+        self._slowest = max(self._slowest, time.monotonic() - begun)
+        return [self._link(job, outcome) if isinstance(outcome, dict) else outcome for job, outcome in zip(jobs, outcomes)]
+
+    def _timeout(self) -> float:
+        """A minute at first (the compiler loads); later four times the slowest batch so far, between 10 s and a minute."""
+        return COMPILE_TIMEOUT if not self._slowest else min(COMPILE_TIMEOUT, max(10.0, 4 * self._slowest))
+
+    def _link(self, job: dict, entry: dict):
+        from ..export.link import link_library
+
+        folder = Path(job["directory"])
+        source = folder / entry["object"]
+        try:
+            digest = hashlib.sha256(source.read_bytes()).hexdigest()
+            target = folder / "kernel.so"
+            link_library([str(source)], str(target))
+        except (OSError, Error) as error:
+            return WorkerError("compile_error", f"linking failed: {error}")
+        return Built(str(target), entry, digest)
+
+    def discard(self, built: Built) -> None:
+        """Delete a candidate that lost; a loaded library stays usable."""
+        shutil.rmtree(Path(built.path).parent, ignore_errors=True)
+
+    def close(self) -> None:
+        """Delete all candidates; the compile workers stay for the next call."""
+        shutil.rmtree(self._root, ignore_errors=True)

@@ -1,0 +1,98 @@
+"""The parent's side of measuring: one worker per session, its environment, its time limits, its failures as data."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from typing import Sequence
+
+from ..errors import WorkerError
+from ..workers import Worker
+
+# glibc maps outputs above 128 KiB anew for every call and pays page faults for each: up to 8 times slower. Everyone who is
+# measured gets the same allocator (design §8).
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+
+
+def measuring_environment(threads: int) -> dict[str, str]:
+    """Environment of a process that times something with that many threads."""
+    return {**ALLOCATOR, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
+            "TVM_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
+
+
+@dataclass
+class Measurement:
+    """One timed and quickly verified candidate; times in microseconds, `ratio` the oracle's worst error over its bound."""
+
+    median_us: float
+    spread_us: float
+    min_us: float
+    repeats: int
+    ratio: float
+    oracles: str
+
+
+class LocalRunner:
+    """Verifies and times candidates on this machine in a process of their own.
+
+    `target` is the target's JSON; `budget` the seconds of timing per candidate. Methods raise WorkerError of kind crash,
+    run_timeout, oom or wrong; the worker is then already replaced.
+    """
+
+    def __init__(self, target: dict, budget: float = 0.1, *, command="convgen.tune.runner", memory: int | None = None):
+        self.target, self.budget = target, budget
+        self.folder = tempfile.mkdtemp(prefix="convgen-cases-")
+        self._worker = Worker(command, env=measuring_environment(target.get("threads", 1)), memory=memory, max_jobs=400,
+                              max_rss=8 << 30, timeout_kind="run_timeout")
+        self._warm: set[tuple[str, bool]] = set()
+        self._elements = 1
+
+    def warm(self, description: dict, thorough: bool = False, timeout: float = 300.0) -> None:
+        """Compute the references of a workload ahead of its candidates; done once, kept in the session's folder."""
+        if (description["id"], thorough) not in self._warm:
+            answer = self._ask("warm", timeout, description=description, thorough=thorough)
+            self._elements = answer["elements"]
+            self._warm.add((description["id"], thorough))
+
+    def measure(self, path: str, entry: dict, description: dict, best_us: float | None = None,
+                longest: float | None = None) -> Measurement:
+        """Quick oracle and time; `best_us` bounds how long a bad candidate may take, `longest` (seconds) the whole call."""
+        self.warm(description)
+        answer = self._ask("measure", self._limit(best_us, longest), path=path, entry=entry, description=description,
+                           target=self.target, budget=self.budget, hopeless_us=best_us * 4 if best_us else None)
+        verdict = answer["verdict"]
+        return Measurement(**answer["time"], ratio=verdict["ratio"], oracles=verdict["oracles"])
+
+    def check(self, path: str, entry: dict, description: dict, best_us: float | None = None) -> dict:
+        """Every oracle and the guards; the verdict as a dict, WorkerError("wrong") when it fails."""
+        self.warm(description, thorough=True)
+        verdict = self._ask("check", 8 * self._limit(best_us, None), path=path, entry=entry, description=description)
+        if not verdict["ok"]:
+            raise WorkerError("wrong", verdict["reason"])
+        return verdict
+
+    def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 12,
+             budget: float = 1.0) -> list[list[float]]:
+        """Microseconds per candidate and interleaved round."""
+        limit = max(10.0, 20 * (budget + best_us * 1e-6 * rounds * len(candidates)))
+        return self._ask("race", limit, candidates=[{"path": p, "entry": e} for p, e in candidates], description=description,
+                         target=self.target, rounds=rounds, budget=budget)
+
+    def close(self) -> None:
+        """End the worker and forget the references."""
+        self._worker.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _limit(self, best_us: float | None, longest: float | None) -> float:
+        """max(2 s, 20 × best × repeats), plus what the comparison itself costs; half a minute while nothing is known."""
+        if best_us is None:
+            limit = 30.0
+        else:
+            repeats = max(10.0, self.budget / max(best_us * 1e-6, 1e-7))
+            limit = max(2.0, 20 * best_us * 1e-6 * repeats)
+        limit += 1.0 + self._elements * 1e-6
+        return limit if longest is None else max(0.1, min(limit, longest))
+
+    def _ask(self, command: str, timeout: float, **arguments):
+        return self._worker.request({"cmd": command, "folder": self.folder, **arguments}, timeout)

@@ -1,0 +1,136 @@
+"""The measuring worker, `python -m convgen.tune.runner`: loads linked candidates, verifies and times them; no compiler inside.
+
+The commands answer plain JSON; `measure.LocalRunner` is the parent's side, which enforces the time limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import WorkerError
+from ..workers.child import serve
+from . import timing
+from .cases import CaseBook
+from .kernel import NativeKernel
+from .roofline import fastest_possible_us
+from .verify import fill, oracles_of, verify
+
+_books: dict[tuple[str, str | None], CaseBook] = {}
+
+
+def _book(description: dict, folder: str | None) -> CaseBook:
+    key = (description["id"], folder)
+    if key not in _books:
+        if len(_books) >= 4:  # references of large workloads are large; the session's folder still has them
+            _books.clear()
+        _books[key] = CaseBook(load_program(description), folder)
+    return _books[key]
+
+
+def load_program(description: dict):
+    """The program with its oracle methods, from a description."""
+    from ..lang.program import Program
+
+    return Program.from_json(description)
+
+
+def warm(description: dict, folder: str | None = None, thorough: bool = False, seeds=(0, 1)) -> dict:
+    """Make the references ahead of the candidates, so that a candidate's time limit counts only the candidate."""
+    book = _book(description, folder)
+    exact = getattr(book.program, "exact", False)
+    for letter in "EF" if thorough else ("E" if exact else "F"):
+        if letter == "F" or exact:
+            for seed in seeds if letter == "E" and thorough else list(seeds)[:1]:
+                book.get(letter, seed)
+    return {"elements": int(np.prod(book.program.output.shape))}
+
+
+def check(path: str, entry: dict, description: dict, folder: str | None = None, thorough: bool = True, seeds=(0, 1)) -> dict:
+    """Verdict of the oracles as a dict; never raises for a wrong kernel."""
+    book = _book(description, folder)
+    return verify(NativeKernel(path, entry, description["dims"]), book, thorough, tuple(seeds)).to_json()
+
+
+def measure(path: str, entry: dict, description: dict, target: dict, folder: str | None = None, budget: float = 0.1,
+            hopeless_us: float | None = None, cold: bool = False) -> dict:
+    """Quick oracle, then time. Returns {"verdict": ..., "time": timing.measure(...)}; raises WorkerError("wrong")."""
+    book = _book(description, folder)
+    kernel = NativeKernel(path, entry, description["dims"])
+    verdict = verify(kernel, book, thorough=False)
+    if not verdict.ok:
+        raise WorkerError("wrong", verdict.reason)
+    call = _ready(kernel, book)
+    hopeless = hopeless_us * 1e-6 if hopeless_us else None
+    taken = timing.measure(call, budget, hopeless, _flusher(target) if cold else None)
+    _possible(taken["median_us"], entry, book.program, target)
+    return {"verdict": verdict.to_json(), "time": taken}
+
+
+def race(candidates: list[dict], description: dict, target: dict, folder: str | None = None, rounds: int = 12,
+         budget: float = 1.0) -> list[list[float]]:
+    """Re-measure kernels in interleaved rounds; microseconds per candidate and round.
+
+    Interleaving lets drift of the machine hit all alike; the order of a round rotates so that none always follows another.
+    """
+    book = _book(description, folder)
+    calls = [_ready(NativeKernel(c["path"], c["entry"], description["dims"]), book) for c in candidates]
+    estimates = [min(timing.sample(call, 1) for _ in range(3)) for call in calls]
+    share = budget / max(1, len(calls)) / rounds
+    repeats = [max(1, min(2000, round(share / max(estimate, 1e-9)))) for estimate in estimates]
+    times: list[list[float]] = [[] for _ in calls]
+    for turn in range(rounds):
+        for step in range(len(calls)):
+            index = (turn + step) % len(calls)
+            calls[index]()  # brings its own data back into the caches, untimed
+            times[index].append(timing.sample(calls[index], repeats[index]) * 1e6)
+    for candidate, row in zip(candidates, times):
+        _possible(timing.quartiles(row)[1], candidate["entry"], book.program, target)
+    return times
+
+
+def _possible(median_us: float, entry: dict, program, target: dict) -> None:
+    letter = oracles_of(entry, program)[0]
+    floor = fastest_possible_us(getattr(program, "flops", 0), getattr(program, "bytes", 0), target, letter)
+    if median_us < floor:
+        raise WorkerError("wrong", f"{median_us:.3g} µs is faster than this machine can be ({floor:.3g} µs)")
+
+
+def _ready(kernel: NativeKernel, book: CaseBook):
+    """A call on fixed inputs with the parameters prepared once, outside the timing."""
+    case = book.get(oracles_of(kernel.entry, book.program)[0], 0)  # the quick oracle's inputs: their reference exists already
+    prepare = kernel.entry.get("prepare")
+    buffers = kernel.buffers(prepare["args"] if prepare else [])
+    buffers |= kernel.buffers(kernel.entry["args"], buffers)
+    for argument in [*(prepare["args"] if prepare else []), *kernel.entry["args"]]:
+        if argument["kind"] in ("input", "param"):
+            fill(buffers[argument["name"]].array, argument, case.tensors)
+        else:
+            buffers[argument["name"]].bytes[:] = 0  # maps the pages
+    prepared = kernel.preparer(buffers)
+    if prepared:
+        prepared()
+    return kernel.caller(buffers)
+
+
+def _flusher(target: dict):
+    """Evicts the caches by writing three times the last level's size."""
+    junk = np.zeros(3 * int(target.get("l3") or 32 << 20) // 8, np.float64)
+
+    def flush() -> None:
+        np.add(junk, 1.0, out=junk)
+
+    return flush
+
+
+COMMANDS: dict[str, Any] = {"warm": warm, "check": check, "measure": measure, "race": race}
+
+
+def main() -> None:
+    """Serve until the parent closes the pipe."""
+    serve(COMMANDS, default_kind="crash")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""How long does a call take: warm-up, repeats adapted to the kernel, median and spread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Callable
+
+SAMPLE_SECONDS = 2e-4  # a sample holds as many calls as fill this, so that the clock's own cost vanishes
+SPREAD_GOAL = 0.02  # stop once the interquartile range is this fraction of the median
+MIN_SAMPLES, MAX_SAMPLES = 7, 200
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    """(lower quartile, median, upper quartile)."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def sample(call: Callable[[], None], calls: int, before: Callable[[], None] | None = None) -> float:
+    """Seconds per call over `calls` calls back to back; `before` runs untimed ahead of them."""
+    if before:
+        before()
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - start) / calls
+
+
+def measure(call: Callable[[], None], budget: float, hopeless: float | None = None, before: Callable[[], None] | None = None) -> dict:
+    """Time a call for about `budget` seconds.
+
+    Returns {"median_us", "spread_us" (interquartile range), "min_us", "repeats" (calls timed)}. A call that takes longer than
+    `hopeless` seconds is timed three times only: it cannot win. With `before` (cold cache) every sample is one call.
+    """
+    first = sample(call, 1, before)
+    second = sample(call, 1, before)
+    estimate = min(first, second)
+    if hopeless is not None and estimate > hopeless:
+        times = [second, sample(call, 1, before), sample(call, 1, before)]
+        return summary(times, 3)
+    warm_until = time.perf_counter() + min(0.02, budget / 5)
+    while time.perf_counter() < warm_until:
+        estimate = min(estimate, sample(call, 1, before))
+    calls = 1 if before else max(1, min(1000, round(SAMPLE_SECONDS / max(estimate, 1e-9))))
+    times, end = [], time.perf_counter() + budget
+    while len(times) < MIN_SAMPLES or (time.perf_counter() < end and len(times) < MAX_SAMPLES):
+        times.append(sample(call, calls, before))
+        if time.perf_counter() > end + budget:
+            break  # seven samples of a slow kernel would take longer than it deserves
+        if len(times) >= 2 * MIN_SAMPLES:
+            low, middle, high = quartiles(times)
+            if high - low <= SPREAD_GOAL * middle:
+                break
+    return summary(times, calls * len(times))
+
+
+def summary(seconds: list[float], repeats: int) -> dict:
+    """The figures that records keep, in microseconds."""
+    low, middle, high = quartiles(seconds)
+    return {"median_us": middle * 1e6, "spread_us": (high - low) * 1e6, "min_us": min(seconds) * 1e6, "repeats": repeats}
