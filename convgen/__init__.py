@@ -17,13 +17,14 @@ import os
 __version__ = "0.1.0"
 
 _HOMES = {
-    "operators": "api", "operator": "api", "workload": "api", "compile": "api", "tune": "api", "export": "api", "load": "api",
+    "operators": "api", "operator": "api", "workload": "api", "compile": "api", "load": "api",
     "Error": "errors", "ArgumentError": "errors", "NoKernel": "errors", "LibraryError": "errors", "TargetError": "errors",
     "TuneError": "errors", "EmitError": "errors", "WorkerError": "errors",
 }
-_ROOMS = ("algorithms", "emit", "errors", "export_", "lang", "ops", "paths", "runtime", "schedules", "targets", "torch")
+# `tune` and `export` are rooms that can be called: see `rooms.callable_room`.
+_ROOMS = ("algorithms", "bench", "emit", "errors", "export", "lang", "ops", "paths", "runtime", "schedules", "targets", "torch", "tune")
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES, "export", "tune"]
 
 # In a checkout `schedules/` stands beside the package; a wheel carries it inside. Both are `convgen.schedules`.
 if not os.path.isdir(os.path.join(__path__[0], "schedules")):

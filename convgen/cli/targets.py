@@ -1,0 +1,34 @@
+"""`convgen targets`: what kernels can be made for, and what this machine is."""
+
+from __future__ import annotations
+
+from ..errors import TargetError
+from .output import common, show, table
+
+
+def add(verbs) -> None:
+    parser = common(verbs.add_parser("targets", help="list targets, or describe one"), _targets)
+    parser.add_argument("target", nargs="?", help="a target; default: list all")
+
+
+def _targets(options) -> None:
+    from ..targets import NAMES, Target, resolve
+    if options.target:
+        target = resolve(options.target)
+        facts = target.to_json() | {"missing_here": Target.runs_here(target.features)}
+        return show(options, facts, table((key, _text(value)) for key, value in facts.items()))
+    rows = []
+    for name in NAMES:
+        try:
+            target = resolve(name)
+            missing = Target.runs_here(target.features)
+            rows.append((name, target.fingerprint, target.mcpu, f"lacks {', '.join(missing)} here" if missing else "runs here"))
+        except TargetError as error:
+            rows.append((name, "", "", str(error)))
+    show(options, [dict(zip(("name", "fingerprint", "mcpu", "status"), row)) for row in rows], table(rows))
+
+
+def _text(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
