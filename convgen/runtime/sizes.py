@@ -65,3 +65,30 @@ def text(tree: Any) -> str:
             return " and ".join(text(t) for t in tree[1:])
         return f"({text(tree[1])} {tree[0]} {text(tree[2])})"
     return str(tree)
+
+
+def solve(tree: Any, result: int, values: Mapping[str, Any]):
+    """The one unbound symbol of `tree` and its value such that the tree equals `result`, else None.
+
+    Inverts sums, differences and products exactly, and `a // b` as an exact division; a tree with no, or several, unbound symbols gives None.
+    """
+    if isinstance(tree, str):
+        return (tree, result) if tree not in values else None
+    if not isinstance(tree, list) or len(tree) != 3:
+        return None
+    op, a, b = tree
+    unknown_left = any(s not in values for s in symbols(a))
+    if unknown_left and any(s not in values for s in symbols(b)):
+        return None
+    known = evaluate(b if unknown_left else a, values)
+    if op == "+":
+        return solve(a if unknown_left else b, result - known, values)
+    if op == "-":
+        return solve(a, result + known, values) if unknown_left else solve(b, known - result, values)
+    if op == "*" and known != 0 and result % known == 0:
+        return solve(a if unknown_left else b, result // known, values)
+    if op == "//":
+        if unknown_left:
+            return solve(a, result * known, values)
+        return solve(b, known // result, values) if result and known % result == 0 else None
+    return None

@@ -1,0 +1,311 @@
+"""A Workload: one operator at one set of sizes, attributes, dtypes and layout, with a reversible id.
+
+Id grammar: OP[@hash8]:DIMS;ATTRS:DTYPES:LAYOUT[:FLAGS], for example
+depthwise_conv2d:n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nchw
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+from ..errors import ArgumentError
+from ..runtime import attributes as A
+from .builder import Builder
+from .operator import traced
+from .program import Program
+
+SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int32": "i32", "float64": "f64"}
+LONG = {v: k for k, v in SHORT.items()}
+STORAGE = ("float32", "float16", "bfloat16")
+_FIRST = {1: "ncl", 2: "nchw", 3: "ncdhw"}
+_LAST = {1: "nlc", 2: "nhwc", 3: "ndhwc"}
+_LAYOUTS = {"channels_first": "channels_first", "channels_last": "channels_last"}
+_LAYOUTS |= {v: "channels_first" for v in _FIRST.values()} | {v: "channels_last" for v in _LAST.values()}
+
+
+class Workload:
+    """One case to tune, export and run. Equal ids mean equal workloads.
+
+    .id .operator .dims .attributes .dtype .acc_dtype .out_dtype .layout .flags .program .flops .bytes
+    """
+
+    def __init__(self, op, dims, attributes, flags, dtype, acc_dtype, out_dtype, layout):
+        self.op, self.dims, self.attributes, self.flags = op, dims, attributes, flags
+        self.dtype, self.acc_dtype, self.out_dtype, self.layout = dtype, acc_dtype, out_dtype, layout
+        self.program  # trace now: a bad size is reported where it was written
+
+    @property
+    def operator(self) -> str:
+        return self.op.name
+
+    # -- the description ----------------------------------------------------------------------------------------------
+    @cached_property
+    def program(self) -> Program:
+        op = self.op
+        o = Builder(op.name, self.dims, self.dtype, present=[f for f in op.optional if self.flags.get(f)])
+        values = {n: traced(n, s, self.attributes[n], o._guards) for n, s in op.attributes.items() if n != "activation"}
+        value = op.fn(o, **values)
+        program = o.finish(value, self.flags | {"activation": self.attributes.get("activation")}, op.channel_axis, dims=dict(self.dims),
+                           attributes={k: _plain(v) for k, v in self.attributes.items()}, layout=self.layout, acc_dtype=self.acc_dtype)
+        program.flags = dict(self.flags)
+        program.output.dtype = self.out_dtype
+        for n, spec in op.attributes.items():
+            if spec["type"] in ("str", "bool", "float"):
+                program.when.append(["==", n, ["const", self.attributes[n]]])
+        program.signature = self._signature(program)
+        program.id = self._id(program)
+        program.signature["id"] = None
+        del program.signature["id"]
+        return program
+
+    def _signature(self, p: Program) -> dict:
+        from .formula import formula
+        op = self.op
+        tensors = [{"name": t.name, "kind": t.kind, "dims": t.trees, "dtype": t.dtype, "spatial": list(t.spatial)} for t in p.tensors]
+        specs = list(op.attributes.values())
+        every = [t["name"] for t in tensors]
+        tensors_first = every if "bias" in every or not op.epilogue else [*every, "bias"]
+        window = {n: window_trees(op, n) for n, s in op.attributes.items() if s["type"] == "pads" and len(op.window_dims()) == s["rank"]}
+        return {
+            "operator": op.name, "hash": p.hash[:8], "summary": op.summary, "formula": formula(p), "tensors": tensors, "attributes": specs,
+            "positional": op.positional or tensors_first, "when": p.when, "checks": p.checks,
+            "output": {"dims": p.output.trees, "dtype": self.out_dtype, "spatial": list(p.output.spatial)}, "pad_window": window,
+        }
+
+    @property
+    def description(self) -> dict:
+        """Self-contained JSON of this workload: enough to verify, compile and serve it where the declaration's file is unknown."""
+        return self.program.to_json()
+
+    @property
+    def signature(self) -> dict:
+        return self.program.signature
+
+    # -- identity -----------------------------------------------------------------------------------------------------
+    @property
+    def id(self) -> str:
+        return self.program.id
+
+    def _id(self, p) -> str:
+        op = self.op
+        name = op.name if in_catalogue(op) else f"{op.name}@{p.hash[:8]}"
+        dims = [f"{d.lower()}{self.dims[d]}" + ("+" if d == "N" and self.flags.get("any_batch") else "") for d in op.dims if d not in op.window_dims() and self.dims[d] != op.dim_defaults.get(d)]
+        if op.window_dims():
+            dims.append("k" + "x".join(str(self.dims[d]) for d in op.window_dims()))
+        attrs = [f"{n}={_attribute_text(s, self.attributes[n])}" for n, s in op.attributes.items()
+                 if n != "activation" and self.attributes[n] != A.canonical(op.name, s, s["default"])]
+        types = ".".join(SHORT[d] for d in (self.dtype, self.acc_dtype, self.out_dtype))
+        rank = min(max(len(p.output.spatial), 1), 3)
+        layout = (_FIRST if self.layout == "channels_first" else _LAST)[rank]
+        flags = sorted([f for f, on in self.flags.items() if on and f != "any_batch"] + ([f"act={self.attributes['activation']}"] if self.attributes.get("activation") else []))
+        return f"{name}:{','.join(dims)}" + (";" + ",".join(attrs) if attrs else "") + f":{types}:{layout}" + (":" + ",".join(flags) if flags else "")
+
+    def __eq__(self, other):
+        return isinstance(other, Workload) and self.id == other.id
+
+    def __hash__(self):
+        return hash(self.id)
+
+    def __repr__(self):
+        return self.id
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one call (a multiply-add counts 2)."""
+        return self.program.flops
+
+    @property
+    def bytes(self) -> int:
+        """Least traffic of one call in bytes: inputs, prepared parameters and output once each."""
+        return self.program.bytes
+
+    def sample(self, seed: int = 0) -> dict:
+        """Realistic inputs and parameters by tensor name: torch tensors in this workload's dtype and layout (numpy arrays without torch)."""
+        from .sampling import realistic, to_torch
+        return to_torch(self.program, realistic(self.program, seed, self.op.sampler, self))
+
+    def reference(self, **tensors):
+        """The float64 result (numpy), from the description alone. Tensors: torch or numpy, logical shapes."""
+        from .sampling import to_numpy
+        return self.program.reference({k: to_numpy(v) for k, v in tensors.items()})
+
+    def baseline(self, **tensors):
+        """The best-known PyTorch formulation of this operator on torch tensors. Raises ArgumentError if the operator has none."""
+        if self.op.baseline is None:
+            raise ArgumentError(f"{self.operator}: no PyTorch baseline is declared")
+        return epilogue(self, self.op.baseline(self, **{k: v for k, v in tensors.items() if k not in ("bias", "residual")}), tensors)
+
+    @property
+    def has_baseline(self) -> bool:
+        return self.op.baseline is not None
+
+
+def epilogue(w: Workload, y, tensors):
+    """Bias, residual and activation in PyTorch, as the description appends them."""
+    import torch.nn.functional as F
+    if w.flags.get("bias"):
+        shape = [1] * y.ndim
+        shape[w.op.channel_axis] = -1
+        y = y + tensors["bias"].reshape(shape)
+    if w.flags.get("residual"):
+        y = y + tensors["residual"]
+    act = w.attributes.get("activation")
+    return getattr(F, act)(y) if act and hasattr(F, act) else (y.sigmoid() if act == "sigmoid" else y.tanh() if act == "tanh" else y)
+
+
+def window_trees(op, attribute) -> list:
+    """What padding='same' adds up to per spatial dim: dilation (kernel - 1)."""
+    dilated = op.attributes.get("dilation", {}).get("type") == "ints"
+    trees = []
+    for i, k in enumerate(op.window_dims()):
+        trees.append(["*", f"dilation.{i}", ["-", k, 1]] if dilated else ["-", k, 1])
+    return trees
+
+
+def in_catalogue(op) -> bool:
+    from ..ops import table
+    return table.is_catalogued(op)
+
+
+def make(op, kw) -> Workload:
+    """A Workload from keywords: dims by letter, `kernel=`, attributes, flags, dtype, acc_dtype, out_dtype, layout."""
+    from ..runtime.sizes import evaluate
+    kw = dict(kw)
+    dims = dict(op.dim_defaults)
+    window = op.window_dims()
+    if "kernel" in kw:
+        k = kw.pop("kernel")
+        k = tuple(k) if isinstance(k, (tuple, list)) else (k,) * len(window)
+        if not window or len(k) != len(window):
+            raise ArgumentError(f"{op.name}: kernel must be an int or {len(window)} ints, got {k!r}")
+        dims.update(zip(window, k))
+    dtype = _dtype(op, kw.pop("dtype", "float32"), "dtype", STORAGE)
+    acc = _dtype(op, kw.pop("acc_dtype", "float32"), "acc_dtype", ("float32",))
+    out = _dtype(op, kw.pop("out_dtype", None) or dtype, "out_dtype", STORAGE)
+    layout = _LAYOUTS.get(str(kw.pop("layout", "channels_first")).lower())
+    if layout is None:
+        raise ArgumentError(f"{op.name}: layout must be channels_first, channels_last or an alias such as NCHW, NHWC")
+    flags = {}
+    for f in (*(("bias", "residual") if op.epilogue else ()), *op.optional, "any_batch"):
+        if f in kw:
+            v = kw.pop(f)
+            if not isinstance(v, bool):
+                raise ArgumentError(f"{op.name}: {f} states whether the tensor is given; expected True or False, got {v!r}")
+            if v:
+                flags[f] = True
+    attributes = {}
+    for d in op.dims:
+        if d in kw:
+            v = kw.pop(d)
+            if not hasattr(v, "__index__") or isinstance(v, bool) or int(v) < 1:
+                raise ArgumentError(f"{op.name}: dimension {d} must be a positive int, got {v!r}")
+            dims[d] = int(v)
+    missing = [d for d in op.dims if d not in dims]
+    if missing:
+        raise ArgumentError(f"{op.name}: dimension{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing; it needs {', '.join(op.dims)}")
+    scope = dict(dims)
+    for n, spec in sorted(op.attributes.items(), key=lambda i: i[1]["type"] == "pads"):
+        total = None
+        value = kw.pop(n, spec["default"])
+        if spec["type"] == "pads" and isinstance(value, str) and value == "same" and len(window) == spec["rank"]:
+            if any(v != 1 for v in attributes.get("stride", ())):
+                raise ArgumentError(f"{op.name}: padding='same' needs stride 1, got {attributes['stride']}")
+            total = [evaluate(t, scope) for t in window_trees(op, n)]
+        attributes[n] = A.canonical(op.name, spec, value, total)
+        scope |= A.symbol_values(spec, attributes[n])
+    if kw:
+        raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {', '.join([*op.dims, *op.attributes, *op.optional])}, kernel, bias, residual, dtype, layout")
+    attributes = {n: attributes[n] for n in op.attributes}
+    return Workload(op, {d: dims[d] for d in op.dims}, attributes, flags, dtype, acc, out, layout)
+
+
+def _dtype(op, d, name, allowed):
+    text = str(d).removeprefix("torch.")
+    text = LONG.get(text, text)
+    if text not in allowed:
+        raise ArgumentError(f"{op.name}: {name} must be one of {', '.join(allowed)}, got {d}")
+    return text
+
+
+def _plain(v):
+    return [_plain(x) for x in v] if isinstance(v, (tuple, list)) else v
+
+
+def _attribute_text(spec, v) -> str:
+    if spec["type"] == "ints":
+        return str(v[0]) if len(set(v)) == 1 else "x".join(map(str, v))
+    if spec["type"] == "pads":
+        if all(lo == hi for lo, hi in v):
+            return _attribute_text({"type": "ints"}, [lo for lo, _ in v])
+        return "x".join(f"{lo}_{hi}" for lo, hi in v)
+    if spec["type"] == "bool":
+        return "true" if v else "false"
+    return repr(v) if spec["type"] == "float" else str(v)
+
+
+def attribute_from_text(spec, text: str):
+    """The inverse of an id's attribute text; raises ValueError."""
+    if spec["type"] == "ints":
+        parts = [int(t) for t in text.split("x")]
+        return parts * spec["rank"] if len(parts) == 1 else parts
+    if spec["type"] == "pads":
+        if text in ("same", "valid"):
+            return text
+        parts = [tuple(map(int, t.split("_"))) if "_" in t else int(t) for t in text.split("x")]
+        return parts * spec["rank"] if len(parts) == 1 else parts
+    if spec["type"] == "bool":
+        return {"true": True, "false": False}[text]
+    return {"int": int, "float": float}.get(spec["type"], str)(text)
+
+
+def parse(text: str, operator=None) -> Workload:
+    """The workload that an id names. `operator`: the Operator, where it is not in the catalogue. Raises ArgumentError."""
+    def bad(why):
+        raise ArgumentError(f"workload id {text!r}: {why}")
+
+    fields = text.strip().split(":")
+    if len(fields) not in (4, 5):
+        bad("expected OP:DIMS;ATTRS:DTYPES:LAYOUT[:FLAGS]")
+    name, _, digest = fields[0].partition("@")
+    if operator is None:
+        from ..ops import table
+        operator = table.get(name)
+    kw = {}
+    dims, _, attrs = fields[1].partition(";")
+    letters = {d.lower(): d for d in operator.dims}
+    for item in filter(None, dims.split(",")):
+        m = re.fullmatch(r"([a-z]+)(\d+(?:x\d+)*)(\+?)", item)
+        if not m:
+            bad(f"cannot read dimension {item!r}")
+        if m[1] == "k" and operator.window_dims():
+            kw["kernel"] = tuple(map(int, m[2].split("x")))
+        elif m[1] in letters and "x" not in m[2]:
+            kw[letters[m[1]]] = int(m[2])
+            if m[3]:
+                kw["any_batch"] = True
+        else:
+            bad(f"{operator.name} has no dimension {m[1].upper()}")
+    for item in filter(None, attrs.split(",")):
+        n, eq, v = item.partition("=")
+        if n not in operator.attributes or not eq:
+            bad(f"{operator.name} has no attribute {n!r}")
+        try:
+            kw[n] = attribute_from_text(operator.attributes[n], v)
+        except (ValueError, KeyError):
+            bad(f"cannot read attribute {item!r}")
+    types = fields[2].split(".")
+    if len(types) != 3 or any(t not in LONG for t in types):
+        bad(f"dtypes are input.accumulator.output, got {fields[2]!r}")
+    kw["dtype"], kw["acc_dtype"], kw["out_dtype"] = types
+    kw["layout"] = fields[3]
+    for flag in filter(None, (fields[4] if len(fields) == 5 else "").split(",")):
+        if flag.startswith("act="):
+            kw["activation"] = flag[4:]
+        else:
+            kw[flag] = True
+    w = make(operator, kw)
+    if digest and w.program.hash[:8] != digest:
+        bad(f"the description of {name} is {w.program.hash[:8]} now; this id was made for another one")
+    return w
