@@ -54,7 +54,7 @@ class CaseBook:
         if letter == "E":
             tensors, expected = self._integers(seed)
             return Case("E", seed, tensors, expected)
-        values = program.sample(seed)
+        values = self._given() or program.sample(seed)
         tensors = {name: rounded(values[name], dtypes[name]) for name in dtypes}
         expected, magnitude, terms = program.reference_with_bound(tensors)
         return Case("F", seed, tensors, np.asarray(expected), np.asarray(magnitude), int(terms))
@@ -75,6 +75,14 @@ class CaseBook:
                 return tensors, expected
             ask = max(1, ask // 4)
         raise ValueError(f"no integer sample keeps the result of {program.id} below {limit}")
+
+    def _given(self) -> dict | None:
+        """Inputs that the operator's own generator made (offsets, indices), put into the folder by the parent."""
+        path = given_path(self.folder, self.program.id) if self.folder else None
+        if path is None or not path.exists():
+            return None
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
 
     # -- disk -----------------------------------------------------------------------------------------------------------------
 
@@ -107,6 +115,11 @@ class CaseBook:
             except OSError:
                 path.unlink(missing_ok=True)  # a full disk costs the next process a recomputation
         return case
+
+
+def given_path(folder: str, workload_id: str) -> Path:
+    """File of inputs that the operator's own generator made for a workload."""
+    return Path(folder) / f"given-{hashlib.sha256(workload_id.encode()).hexdigest()[:24]}.npz"
 
 
 def accumulator(program) -> str:

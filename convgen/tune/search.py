@@ -1,0 +1,157 @@
+"""`tune`: share a budget among workloads, try candidates, keep everything, settle on winners."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import closing
+from typing import Any, Callable, Iterable, Mapping
+
+from ..errors import TuneError
+from .context import Context, Environment
+from .interrupt import Interrupts
+from .records import Store
+from .result import Row, TuneResult
+from .task import Task
+
+log = logging.getLogger("convgen")
+
+WORTH = 0.01  # without a budget, tuning stops when less than this fraction is expected to be gained
+FINAL_SECONDS = 1.0  # timing of one workload's final race
+BASELINE_NEEDS = 8.0  # seconds left per workload below which PyTorch is not timed: importing it takes half of that
+
+
+def tune(workloads, target="native", seconds: float | None = None, trials: int | None = None, logs=None, seed: int = 0,
+         retune: bool = False, progress: Callable[[dict], None] | None = None, *, strategy: str = "model", workers: int | None = None,
+         environment: Environment | None = None) -> TuneResult:
+    """Search fast kernels for workloads on this machine and record them; anytime, resumable, Ctrl-C safe.
+
+    workloads: one Workload, several, or {layer name: Workload} (a workload that stands several times counts as often).
+    target: name, Target or its JSON. seconds: wall time of the whole call, compilation included; trials: candidates per
+    workload, those of earlier runs included. With neither, stops when the model expects to save under 1 %.
+    logs: record folder(s) read first, the first is written to. A workload that was tuned before costs one re-measure unless
+    `retune`. progress: called with a dict per event (store, trial, row, done). strategy: "model", or "random" for comparison.
+    workers: parallel compile processes (default: one per core). Raises TuneError for arguments that cannot be tuned.
+    """
+    counts = _counted(workloads)
+    if strategy not in ("model", "random"):
+        raise TuneError(f"strategy must be 'model' or 'random', got {strategy!r}")
+    for name, value in (("seconds", seconds), ("trials", trials)):
+        if value is not None and not value > 0:
+            raise TuneError(f"{name} must be positive, got {value!r}")
+    machine = target if isinstance(target, dict) else _resolved(target)
+    store = Store.open(logs)
+    with Interrupts() as interrupts, closing(environment or local_environment(machine, workers)) as env:
+        context = Context(env, machine, store, seed, trials, retune, strategy, progress, begun=env.clock(), interrupts=interrupts)
+        return _Run(context, counts, seconds).go()
+
+
+def local_environment(target: dict, workers: int | None = None) -> Environment:
+    """Compiling, measuring and the PyTorch baseline on this machine."""
+    from .baseline import TorchBaseline
+    from .builder import LocalBuilder
+    from .measure import LocalRunner
+
+    return Environment(LocalBuilder(target, workers), LocalRunner(target), TorchBaseline(target))
+
+
+def _resolved(target: Any) -> dict:
+    if isinstance(target, str):
+        from ..targets import resolve
+
+        target = resolve(target)
+    return target.to_json()
+
+
+def _counted(workloads) -> dict[Any, int]:
+    """Workload → how often it stands, in order of first appearance."""
+    if isinstance(workloads, Mapping):
+        workloads = list(workloads.values())
+    elif hasattr(workloads, "description"):
+        workloads = [workloads]
+    elif isinstance(workloads, str) or not isinstance(workloads, Iterable):
+        raise TuneError(f"workloads must be Workload objects, got {workloads!r}; convgen.workload(id) makes one from an id")
+    counts: dict[str, int] = {}
+    known: dict[str, Any] = {}
+    for workload in workloads:
+        if not hasattr(workload, "description"):
+            raise TuneError(f"workloads must be Workload objects, got {workload!r}; convgen.workload(id) makes one from an id")
+        known.setdefault(workload.id, workload)
+        counts[workload.id] = counts.get(workload.id, 0) + 1
+    if not known:
+        raise TuneError("there is no workload to tune")
+    return {known[name]: count for name, count in counts.items()}
+
+
+class _Run:
+    """One call of tune."""
+
+    def __init__(self, context: Context, counts: dict[Any, int], seconds: float | None):
+        self.context, self.seconds, self.counts = context, seconds, counts
+        self.tasks: list[Task] = []
+        self.final = FINAL_SECONDS
+        if seconds is not None:
+            context.end = context.begun + seconds
+            self.final = min(FINAL_SECONDS, max(0.05, 0.1 * seconds / len(counts)))
+            context.deadline = context.end - 2 * self.final * len(counts)  # verification and races come out of the budget, too
+
+    def go(self) -> TuneResult:
+        context, interrupted = self.context, False
+        written = str(context.store.write_to) if context.store.write_to else None
+        context.report("store", path=written)
+        try:
+            for workload, count in self.counts.items():
+                self.tasks.append(Task(workload, count, context))
+            self._search()
+            for task in self.tasks:
+                if task.row is None:
+                    task.finish(self.final)
+        except KeyboardInterrupt:
+            interrupted = True
+            log.info("interrupted: everything measured so far is saved")
+        rows = [task.row or task.summary() for task in self.tasks]
+        rows += [Row(w.id, count=n, note="interrupted before it began") for w, n in list(self.counts.items())[len(self.tasks):]]
+        result = TuneResult(rows, interrupted, str(context.store.write_to) if context.store.write_to else None, context.elapsed())
+        context.report("done", interrupted=interrupted)
+        return result
+
+    def _search(self) -> None:
+        for task in self.tasks:
+            self._begin(task)
+        while not self.context.late():
+            open_tasks = [t for t in self.tasks if t.row is None and not t.finished]
+            if self.seconds is None and self.context.trials is None:
+                open_tasks = [t for t in open_tasks if t.expected_gain() >= WORTH]
+            if not open_tasks:
+                return
+            # What a trial here may save of the network's time; the order of the workloads breaks ties.
+            task = max(open_tasks, key=lambda t: t.expected_gain() * t.count * (t.best.median_us if t.best else 1.0))
+            task.batch(self._batch_size())
+
+    def _begin(self, task: Task) -> None:
+        """Confirm an earlier result, or measure the default so that there is one whatever happens next."""
+        context = self.context
+        if task.tuned:
+            task.torch_us = task.previous.record.get("torch_us")
+            if task.remeasure(self.final):
+                return
+            log.warning("%s: its record does not stand any more, it is tuned again", task.workload.id)
+        self._give_inputs(task)
+        if task.seeds and not context.late() and not task.finished:
+            task.batch(1)
+        left = context.left()
+        if context.environment.baseline is not None and task.torch_us is None and (left is None or left / len(self.tasks) > BASELINE_NEEDS):
+            task.torch_us = context.environment.baseline.microseconds(task.workload.id, 120.0 if left is None else left / 2)
+            context.report("trial", task)
+
+    def _give_inputs(self, task: Task) -> None:
+        """Hand the operator's own input generator (offsets, indices) to the measuring process, which knows descriptions only."""
+        sampler = getattr(getattr(task.workload, "op", None), "sampler", None)
+        if sampler is not None:
+            from ..lang.sampling import realistic
+
+            self.context.environment.runner.provide(task.description, realistic(task.workload.program, 0, sampler, task.workload))
+
+    def _batch_size(self) -> int:
+        """Enough to keep the compile workers busy, few enough that the model learns between batches."""
+        return max(8, 4 * getattr(self.context.environment.builder, "workers", len(os.sched_getaffinity(0))))
