@@ -5,16 +5,19 @@ Every process may read and write at once: a folder is made beside its place and 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Callable
 
 from . import paths
 
 LIMIT = 1 << 30  # bytes; a kernel takes about 50 kB
+ABANDONED = 24 * 3600  # seconds after which an unfinished folder belongs to nobody
 
 _log = logging.getLogger("convgen")
 _fallback: Path | None = None
@@ -63,6 +66,9 @@ def clear() -> int:
 
 def trim(limit: int, keep: Path | None = None) -> None:
     """Remove entries, least recently used first, until at most `limit` bytes remain; `keep` stays."""
+    for left in (*_root().glob("making-*"), *_root().glob("removed-*")):  # by processes that were killed
+        if left.stat().st_mtime < time.time() - ABANDONED:
+            shutil.rmtree(left, ignore_errors=True)
     entries = [(folder.stat().st_mtime, _bytes(folder), folder) for folder in _entries(_root()) if folder.is_dir()]
     total = sum(taken for _, taken, _ in entries)
     for _, taken, folder in sorted(entries, key=lambda row: row[0]):
@@ -85,6 +91,7 @@ def _root() -> Path:
         pass
     if _fallback is None:
         _fallback = Path(tempfile.mkdtemp(prefix="convgen-cache-"))
+        atexit.register(shutil.rmtree, _fallback, ignore_errors=True)
         _log.warning("cannot write %s, compiled kernels are kept in %s for this process only", root, _fallback)
     return _fallback
 

@@ -1,0 +1,55 @@
+"""`convgen logs`: look at tuning records, check them, gather them."""
+
+from __future__ import annotations
+
+from . import arguments
+from .output import common, note, show, table
+
+
+def add(verbs) -> None:
+    parser = verbs.add_parser("logs", help="tuning records: merge, best, check, why")
+    actions = parser.add_subparsers(dest="action", metavar="merge|best|check|why", required=True, parser_class=type(parser))
+    merge = common(actions.add_parser("merge", help="add the records of files or folders to a folder"), _merge)
+    merge.add_argument("sources", nargs="+", metavar="FILE|FOLDER")
+    merge.add_argument("--into", required=True, metavar="FOLDER")
+    merge.add_argument("--best", action="store_true", help="only the winner per workload and target, as for records to ship")
+    best = common(actions.add_parser("best", help="the winning record per workload and target"), _best)
+    best.add_argument("logs", nargs="*", metavar="FILE|FOLDER", help="default: every folder that records are read from")
+    check = common(actions.add_parser("check", help="read every line and report what is unusable"), _check)
+    check.add_argument("logs", nargs="*", metavar="FILE|FOLDER", help="default: every folder that records are read from")
+    why = common(actions.add_parser("why", help="which record serves a workload, and why"), _why)
+    arguments.add(why)
+    why.add_argument("--target", default="native")
+    why.add_argument("--logs", action="append", help="folder of records; may be repeated")
+
+
+def _merge(options) -> None:
+    from ..tune import logs
+    added = logs.merge(options.sources, options.into, only_best=options.best)
+    show(options, {"added": added, "into": options.into}, f"{added} records added to {options.into}")
+
+
+def _best(options) -> None:
+    from ..tune import logs
+    records = logs.best(options.logs or None)
+    rows = [(r["workload"], r["target"], f"{r['median_us']:.1f}", r["verified"]) for r in records]
+    show(options, records, table(rows, ("workload", "target", "us", "oracles")) if rows else None)
+    if not rows:
+        note(options, "no records")
+
+
+def _check(options) -> int:
+    from ..tune import logs
+    checked = logs.check(options.logs or None)
+    problems = [{"file": file, "line": line, "reason": reason} for file, line, reason in checked.problems]
+    show(options, {"files": checked.files, "records": checked.records, "problems": problems}, str(checked))
+    return 0 if checked.ok else 1
+
+
+def _why(options) -> None:
+    from ..tune import logs
+    answers = []
+    for case in arguments.cases(options):
+        found = logs.why(case.workload, options.target, options.logs)
+        answers.append({"workload": case.workload.id, "origin": found.origin, "reason": str(found.reason), "choice": found.choice})
+    show(options, answers, "\n".join(f"{a['workload']}: {a['origin']}: {a['reason']}" for a in answers))
