@@ -28,7 +28,10 @@ def _trace(options) -> None:
     model = _model(options.build)
     formats = {4: torch.channels_last, 5: torch.channels_last_3d} if options.layout == "channels_last" else {}
     inputs = [torch.zeros(shape).contiguous(memory_format=formats.get(len(shape), torch.contiguous_format)) for shape in shapes]
-    found = workloads(model, *inputs)
+    try:
+        found = workloads(model, *inputs)
+    except Exception as error:  # the network's own code
+        raise ArgumentError(f"the network does not take these inputs: {type(error).__name__}: {error}") from error
     counts, first = Counter(), {}
     for name, w in found.items():
         counts[w.id] += found.calls[name]
