@@ -1,1 +1,38 @@
-def add(verbs): pass
+"""`convgen tune`: search fast kernels, keep everything, go on where the last run stopped."""
+
+from __future__ import annotations
+
+import contextlib
+
+from . import arguments
+from .output import common, show
+
+
+def add(verbs) -> None:
+    parser = common(verbs.add_parser("tune", help="search fast kernels for workloads on this machine"), _tune)
+    arguments.add(parser)
+    parser.add_argument("--target", default="native", help="see `convgen targets` (default native)")
+    parser.add_argument("--threads", type=int, help="threads that serving will use (default: those usable here)")
+    parser.add_argument("--seconds", type=float, help="wall time of the whole run, compilation included")
+    parser.add_argument("--trials", type=int, help="candidates per workload, those of earlier runs included")
+    parser.add_argument("--logs", action="append", help="folder of records, the first is written to; may be repeated")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--retune", action="store_true", help="search again where a record exists")
+
+
+def _tune(options) -> int:
+    import convgen
+
+    from ..targets import resolve
+    from ..tune.progress import Progress
+    cases = arguments.cases(options)
+    target = resolve(options.target)
+    target = target.with_threads(options.threads) if options.threads else target
+    workloads = [case.workload for case in cases for _ in range(case.count)]
+    with contextlib.nullcontext() if options.quiet or options.json else Progress() as progress:
+        result = convgen.tune(workloads, target, seconds=options.seconds, trials=options.trials, logs=options.logs,
+                              seed=options.seed, retune=options.retune, progress=progress)
+    show(options, result.to_json(), str(result))
+    if result.interrupted:
+        return 130
+    return 1 if all(row.us is None for row in result.rows) else 0
