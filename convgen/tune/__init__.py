@@ -5,21 +5,10 @@
 
 from __future__ import annotations
 
-import sys
-import types
-
+from ..rooms import callable_room
 from .search import tune
 
 __all__ = ["tune", "TuneResult", "Store", "look_up"]
-
-
-class _Callable(types.ModuleType):
-    """Importing a submodule binds the name `convgen.tune` to this module; the function of that name must go on working."""
-
-    def __call__(self, *arguments, **keywords):
-        return tune(*arguments, **keywords)
-
-    __call__.__doc__ = tune.__doc__
 
 
 def __getattr__(name: str):
@@ -38,4 +27,4 @@ def __getattr__(name: str):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-sys.modules[__name__].__class__ = _Callable
+callable_room(__name__)

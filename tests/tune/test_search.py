@@ -1,0 +1,277 @@
+"""The search on a make-believe device: budgets, resuming, determinism, who may win."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from convgen.errors import TuneError, WorkerError
+from convgen.tune import tune
+from convgen.tune.records import choice_key, read
+from tests.tune.fakes import TARGET, FakeBaseline, FakeBuilder, FakeClock, FakeRunner, FakeWorkload, environment, formula, wrong
+
+BEST = {"tile": 32, "unroll": 4}
+DEFAULT = {"tile": 4, "unroll": 1}
+
+
+def go(workloads, logs, env=None, **options):
+    options.setdefault("trials", 24) if "seconds" not in options else None
+    return tune(workloads, TARGET, logs=str(logs), environment=env or environment(), **options)
+
+
+def lines(logs, operator="blur"):
+    return read(logs / "fake" / f"{operator}.jsonl")
+
+
+def test_finds_the_best_choice_and_records_it(tmp_path):
+    env = environment(baseline=FakeBaseline(640.0))
+    result = go(FakeWorkload(), tmp_path, env, trials=40)
+    row = result.rows[0]
+    assert row.record["choice"] == BEST and row.record["final"] and row.record["verified"] == "EFG"
+    assert row.us == pytest.approx(formula(BEST), rel=0.02)
+    assert row.default_ratio == pytest.approx(formula(DEFAULT) / formula(BEST), rel=0.02)
+    assert row.baseline_ratio == pytest.approx(10.0, rel=0.02)
+    assert row.trials == 32 and not row.failures and not result.interrupted  # the space holds 32 choices
+    saved = lines(tmp_path)
+    assert saved[-1]["choice"] == BEST and saved[-1]["default_us"] > saved[-1]["median_us"]
+    assert [r["kind"] for r in saved] == ["ok"] * 33
+    assert result.store == str(tmp_path)
+
+
+def test_default_is_tried_first_and_curve_only_falls(tmp_path):
+    env = environment()
+    row = go(FakeWorkload(), tmp_path, env).rows[0]
+    assert env.runner.measured[0][1] == DEFAULT
+    bests = [us for _, _, us in row.curve]
+    assert bests == sorted(bests, reverse=True) and row.curve[0][2] == formula(DEFAULT)
+
+
+def test_same_seed_same_trials_other_seed_other_trials(tmp_path):
+    sequences = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        env = environment()
+        go([FakeWorkload(64), FakeWorkload(100)], tmp_path / name, env, seed=seed, trials=16)
+        sequences.append(env.runner.measured)
+    assert sequences[0] == sequences[1] != sequences[2]
+
+
+def test_resumes_without_measuring_again(tmp_path):
+    first = environment()
+    clock = first.clock
+
+    def stop_after_ten(choice):
+        if len(first.runner.measured) > 10:
+            raise KeyboardInterrupt
+    first.runner.fail = stop_after_ten
+    result = go(FakeWorkload(), tmp_path, first)
+    assert result.interrupted and result.rows[0].trials == 10
+    assert clock.now > 0
+    second = environment()
+    result = go(FakeWorkload(), tmp_path, second)
+    known = {choice_key(c) for _, c in first.runner.measured[:10]}
+    assert not result.interrupted
+    assert not known & {choice_key(c) for _, c in second.runner.measured}
+    assert len(second.runner.measured) == 14 and result.rows[0].trials == 24
+
+
+def test_interrupted_run_keeps_a_usable_best(tmp_path):
+    env = environment()
+
+    def stop(choice):
+        if len(env.runner.measured) > 20:
+            raise KeyboardInterrupt
+    env.runner.fail = stop
+    row = go(FakeWorkload(), tmp_path, env).rows[0]
+    verified = [r for r in lines(tmp_path) if r["verified"]]
+    assert row.us == min(r["median_us"] for r in verified) and row.record["verified"] == "EFG"
+    assert not any(r.get("final") for r in verified)
+
+
+def test_tuned_workload_costs_one_remeasure(tmp_path):
+    go(FakeWorkload(), tmp_path, trials=40)
+    before = (tmp_path / "fake" / "blur.jsonl").read_bytes()
+    env = environment()
+    row = go(FakeWorkload(), tmp_path, env, trials=40).rows[0]
+    assert env.runner.measured == [] and env.runner.races == [[DEFAULT, BEST]]
+    assert sorted(choice_key(c) for _, c in env.runner.checked) == sorted([choice_key(DEFAULT), choice_key(BEST)])
+    assert row.record["choice"] == BEST and row.us == pytest.approx(formula(BEST), rel=0.02)
+    assert (tmp_path / "fake" / "blur.jsonl").read_bytes() == before
+    env = environment()
+    go(FakeWorkload(), tmp_path, env, trials=12, retune=True)
+    assert len(env.runner.measured) == 12
+
+
+def test_tuned_record_that_no_longer_passes_is_tuned_again(tmp_path):
+    go(FakeWorkload(), tmp_path, trials=40)
+    env = environment(check_fail=lambda c: wrong() if c == BEST else None, run_fail=lambda c: wrong() if c == BEST else None)
+    row = go(FakeWorkload(), tmp_path, env, trials=60).rows[0]
+    assert row.record["choice"] != BEST and row.failures["wrong"] >= 1
+
+
+def test_wrong_but_fast_never_wins(tmp_path):
+    cheat = {"tile": 64, "unroll": 8}
+    env = environment(time=lambda c, n: 0.5 if c == cheat else formula(c, n), check_fail=lambda c: wrong() if c == cheat else None)
+    row = go(FakeWorkload(), tmp_path, env, trials=40).rows[0]
+    assert row.record["choice"] == BEST
+    assert row.failures == {"wrong": 1}
+    assert all(c["choice"] != cheat or c["kind"] == "wrong" for c in lines(tmp_path))
+    assert all(cheat not in race for race in env.runner.races)
+
+
+def test_tuned_never_loses_to_the_default(tmp_path):
+    env = environment(time=lambda c, n: 10.0 if c == DEFAULT else 11.0)
+    row = go(FakeWorkload(), tmp_path, env).rows[0]
+    assert row.record["choice"] == DEFAULT and row.default_ratio == 1.0
+
+
+def test_indistinguishable_times_prefer_the_default(tmp_path):
+    class Noisy(FakeRunner):
+        def race(self, candidates, description, best_us, rounds=12, budget=1.0):
+            super().race(candidates, description, best_us, rounds, budget)
+            return [[100 + ((i + r) % 3) - 0.1 * i for r in range(12)] for i in range(len(candidates))]
+    clock = FakeClock()
+    env = environment(clock, runner=Noisy(clock, time=lambda c, n: 99.0 if c == BEST else 100.0))
+    assert go(FakeWorkload(), tmp_path, env).rows[0].record["choice"] == DEFAULT
+
+
+def test_failures_are_counted_by_kind_and_not_tried_again(tmp_path):
+    kinds = {1: "compile_timeout", 2: "crash", 128: "oom"}
+    env = environment(build_fail=lambda c: WorkerError(kinds[c["tile"]], "x" * 5000) if c["tile"] in kinds else None,
+                      run_fail=lambda c: WorkerError("run_timeout", "hangs") if c["tile"] == 64 else None)
+    row = go(FakeWorkload(), tmp_path, env, trials=40).rows[0]
+    assert row.failures == {"compile_timeout": 4, "crash": 4, "oom": 4, "run_timeout": 4}
+    failed = [r for r in lines(tmp_path) if r["kind"] != "ok"]
+    assert len(failed) == 16 and all(len(r["message"]) <= 200 for r in failed)
+    env = environment()
+    go(FakeWorkload(), tmp_path, env, trials=40, retune=False)
+    assert all(c["tile"] not in (1, 2, 64, 128) for _, c in env.runner.measured)
+
+
+def test_all_failing_gives_up_with_advice(tmp_path):
+    env = environment(build_fail=lambda c: WorkerError("compile_error", "no"))
+    result = go(FakeWorkload(), tmp_path, env, trials=32)
+    assert result.rows[0].us is None and "32 of 32 candidates failed with compile_error" in result.rows[0].note
+    assert "n/a" in str(result)
+
+
+def test_equal_machine_code_is_measured_once(tmp_path):
+    env = environment(same=lambda c: c["tile"], time=lambda c, n: float(c["tile"]))
+    row = go(FakeWorkload(), tmp_path, env, trials=40).rows[0]
+    assert len(env.runner.measured) == 8 and row.trials == 32
+
+
+def test_seconds_bound_the_whole_call(tmp_path):
+    env = environment()
+    result = go(FakeWorkload(), tmp_path, env, seconds=2.0)
+    assert env.clock.now <= 2.0 and 1 < result.rows[0].trials < 15
+    assert result.rows[0].record["final"]
+
+
+def test_no_budget_stops_when_nothing_is_to_be_gained(tmp_path):
+    env = environment(time=lambda c, n: 100.0)
+    result = tune(FakeWorkload(), TARGET, logs=str(tmp_path), environment=env)
+    assert 8 <= result.rows[0].trials <= 32
+
+
+def test_budget_goes_where_time_is_spent(tmp_path):
+    env = environment()
+    big, small = FakeWorkload(10000), FakeWorkload(10)
+    go([small, big], tmp_path, env, seconds=5.0)
+    tried = [w for w, _ in env.runner.measured]
+    assert tried.count(big.id) > 3 * tried.count(small.id) >= 3
+
+
+def test_repeated_layers_count(tmp_path):
+    env = environment()
+    often, once = FakeWorkload(100), FakeWorkload(150)
+    result = go({"a": often, "b": often, "c": often, "d": once}, tmp_path, env, seconds=5.0)
+    tried = [w for w, _ in env.runner.measured]
+    assert [r.count for r in result.rows] == [3, 1] and tried.count(often.id) > tried.count(once.id)
+
+
+def test_model_beats_chance_at_equal_trials(tmp_path):
+    """On a smooth device the model finds the optimum in fewer trials than random order, summed over seeds."""
+    def found(strategy, seed):
+        env = environment()
+        row = go(FakeWorkload(), tmp_path / f"{strategy}{seed}", env, strategy=strategy, seed=seed, trials=32).rows[0]
+        return next(t for _, t, us in row.curve if us == formula(BEST))
+    assert sum(found("model", s) for s in range(4)) < sum(found("random", s) for s in range(4))
+
+
+def test_warm_start_from_another_shape(tmp_path):
+    go(FakeWorkload(64), tmp_path, trials=40)
+    env = environment()
+    go(FakeWorkload(256), tmp_path, env, trials=4)
+    assert [c for _, c in env.runner.measured][:2] == [DEFAULT, BEST]
+
+
+def test_store_failure_costs_one_warning_not_the_run(tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr("convgen.tune.records.os.write", full)
+    result = go(FakeWorkload(), tmp_path, trials=40)
+    assert result.rows[0].record["choice"] == BEST and result.store is None
+    assert [r.message for r in caplog.records if "cannot be saved" in r.message] and len(caplog.records) == 1
+
+
+def test_sigint_in_a_save_waits_for_the_save(tmp_path, monkeypatch):
+    from convgen.tune import records
+    real, sent = records.append, []
+
+    def interrupted(path, record):
+        sent.append(1)
+        if len(sent) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(path, record)
+    monkeypatch.setattr(records, "append", interrupted)
+    result = go(FakeWorkload(), tmp_path)
+    assert result.interrupted and len(lines(tmp_path)) == 5 and result.rows[0].trials == 5
+
+
+def test_sigint_while_building_and_measuring(tmp_path):
+    for where in ("build_fail", "run_fail", "check_fail"):
+        calls = []
+
+        def signalled(choice, calls=calls):
+            calls.append(choice)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+        result = go(FakeWorkload(), tmp_path / where, environment(**{where: signalled}))
+        assert result.interrupted and result.rows[0].us is not None, where
+        assert all(json.loads(line) for line in (tmp_path / where / "fake" / "blur.jsonl").read_text().splitlines())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_arguments_are_checked(tmp_path):
+    for bad in ([], "blur:n64", 3, ["blur:n64"]):
+        with pytest.raises(TuneError):
+            go(bad, tmp_path)
+    with pytest.raises(TuneError, match="seconds must be positive"):
+        go(FakeWorkload(), tmp_path, seconds=-1)
+    with pytest.raises(TuneError, match="strategy"):
+        go(FakeWorkload(), tmp_path, strategy="luck")
+
+
+def test_progress_events(tmp_path):
+    events = []
+    go(FakeWorkload(), tmp_path, progress=events.append, trials=8, env=environment(baseline=FakeBaseline()))
+    kinds = [e["event"] for e in events]
+    assert kinds[0] == "store" and events[0]["path"] == str(tmp_path)
+    assert kinds[-2:] == ["row", "done"] and kinds.count("trial") >= 8
+    last = [e for e in events if e["event"] == "trial"][-1]
+    assert last["trial"] == 8 and last["trials"] == 8 and last["best_us"] > 0 and last["torch_us"] == 500.0
+
+
+def test_table_is_readable(tmp_path):
+    text = str(go([FakeWorkload(64), FakeWorkload(128)], tmp_path, environment(baseline=FakeBaseline())))
+    assert text.splitlines()[0].split() == ["workload", "µs", "spread", "vs", "torch", "vs", "default", "trials", "failures"]
+    assert "blur:n64" in text and "x" in text
+
+
+def test_builder_fake_is_used_once_per_choice(tmp_path):
+    clock = FakeClock()
+    builder = FakeBuilder(clock)
+    go(FakeWorkload(), tmp_path, environment(clock, builder=builder), trials=20)
+    keys = [choice_key(c) for _, c in builder.built]
+    assert len(keys) == len(set(keys)) == 20
