@@ -111,8 +111,10 @@ def _preference(step: str, candidate: tuple[int, dict], description: dict, targe
 
 
 def _distance(record: dict, description: dict) -> float:
-    """How far two shapes are apart: doublings, summed over the dims."""
-    return sum(abs(math.log2(value / max(1, description["dims"][name]))) for name, value in record["dims"].items())
+    """How far two shapes are apart: doublings, summed over the dims, and one for every attribute that differs."""
+    here, there = description.get("attributes", {}), record.get("attributes", {})
+    differing = sum(there.get(name) != value for name, value in here.items()) if isinstance(there, dict) else len(here)
+    return differing + sum(abs(math.log2(value / max(1, description["dims"][name]))) for name, value in record["dims"].items())
 
 
 def _explain(step: str, record: dict, target: dict) -> str:

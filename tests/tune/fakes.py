@@ -71,6 +71,39 @@ class FakeSpace:
         return [math.log2(choice["tile"]), math.log2(choice["unroll"])]
 
 
+class WideSpace(FakeSpace):
+    """Five knobs, 1200 choices: too many to try."""
+
+    domains = {"tile": [2 ** i for i in range(10)], "unroll": [1, 2, 4, 8, 16], "vector": [1, 2, 4, 8], "parallel": [0, 1], "pad": [0, 1, 2]}
+    feature_names = list(domains)
+
+    def default(self):
+        return {"tile": 4, "unroll": 1, "vector": 8, "parallel": 1, "pad": 0}
+
+    def all(self):
+        return [dict(zip(self.domains, values)) for values in itertools.product(*self.domains.values())]
+
+    def valid(self, choice):
+        return None if set(choice) == set(self.domains) else "unknown knobs"
+
+    def neighbours(self, choice):
+        found = []
+        for name, values in self.domains.items():
+            i = values.index(choice[name])
+            found += [{**choice, name: values[j]} for j in (i - 1, i + 1) if 0 <= j < len(values)]
+        return found
+
+    def features(self, choice):
+        return [math.log2(choice[name] + 1) for name in self.domains]
+
+
+def wide_formula(choice, size=64):
+    """Microseconds on the wide space: knobs interact, and code that is unrolled too far falls off a cliff. Best about 100."""
+    far = 0.4 * abs(math.log2(choice["tile"]) - 6) + 0.2 * (1 + choice["pad"]) * abs(math.log2(choice["unroll"]) - 2)
+    far += 0.7 * (3 - math.log2(choice["vector"])) + 0.8 * (1 - choice["parallel"]) + [0.3, 0.0, 0.5][choice["pad"]]
+    return 100 * math.exp(0.6 * (far + 0.75 * (choice["tile"] * choice["unroll"] > 512)))
+
+
 def formula(choice, size=64):
     """Microseconds: best at tile 32, unroll 4."""
     return size * (1.0 + abs(math.log2(choice["tile"]) - 5) + 0.5 * abs(math.log2(choice["unroll"]) - 2))

@@ -9,7 +9,7 @@ import pytest
 from convgen.errors import TuneError, WorkerError
 from convgen.tune import tune
 from convgen.tune.records import choice_key, read
-from tests.tune.fakes import TARGET, FakeBaseline, FakeBuilder, FakeClock, FakeRunner, FakeWorkload, environment, formula, wrong
+from tests.tune.fakes import TARGET, FakeBaseline, FakeBuilder, FakeClock, FakeRunner, FakeWorkload, WideSpace, environment, formula, wide_formula, wrong
 
 BEST = {"tile": 32, "unroll": 4}
 DEFAULT = {"tile": 4, "unroll": 1}
@@ -191,12 +191,12 @@ def test_repeated_layers_count(tmp_path):
 
 
 def test_model_beats_chance_at_equal_trials(tmp_path):
-    """On a smooth device the model finds the optimum in fewer trials than random order, summed over seeds."""
-    def found(strategy, seed):
-        env = environment()
-        row = go(FakeWorkload(), tmp_path / f"{strategy}{seed}", env, strategy=strategy, seed=seed, trials=32).rows[0]
-        return next(t for _, t, us in row.curve if us == formula(BEST))
-    assert sum(found("model", s) for s in range(4)) < sum(found("random", s) for s in range(4))
+    """After 24 trials of 1200 choices the model's best is nearer the optimum than that of random order, over four seeds."""
+    def reached(strategy, seed):
+        env = environment(time=wide_formula)
+        env.space = WideSpace
+        return go(FakeWorkload(), tmp_path / f"{strategy}{seed}", env, strategy=strategy, seed=seed, trials=24).rows[0].us
+    assert sum(reached("model", s) for s in range(4)) < 0.9 * sum(reached("random", s) for s in range(4))
 
 
 def test_warm_start_from_another_shape(tmp_path):
