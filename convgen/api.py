@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any, Iterable, Sequence
 
 from .errors import ArgumentError
 
@@ -37,6 +37,41 @@ def workload(id: str, operators: Iterable = ()):
     name = id.strip().partition(":")[0].partition("@")[0]
     own = {op.name: op for op in operators if isinstance(op, Operator)}
     return parse(id, own.get(name) or references.find(name))
+
+
+def compile(workload, target="native", *, threads: int | None = None, logs=None):
+    """A kernel for this Workload's shapes: its best record, else a good default; never a search.
+
+    Returns a callable that takes the workload's tensors by keyword and gives the output: `convgen.compile(w)(**w.sample())`.
+    target: a name or Target; threads: those of the kernel (default: usable here); logs: record folders that are read first. Kernels
+    are cached on disk, so the second call costs a load. Raises TargetError if this machine cannot run the target, WorkerError if
+    the kernel cannot be built.
+    """
+    from .exporting import compiled
+    return compiled(workload, target, threads, logs)
+
+
+def tune(workloads, target="native", seconds: float | None = None, trials: int | None = None, logs=None, seed: int = 0, retune: bool = False, **options: Any):
+    """Search fast kernels for workloads on this machine; the same as `convgen.tune.search.tune`, which states the options.
+
+    Returns a TuneResult whose `rows` hold times in µs and whose `str()` is a table.
+    """
+    from .tune.search import tune
+    return tune(workloads, target, seconds=seconds, trials=trials, logs=logs, seed=seed, retune=retune, **options)
+
+
+def export(workloads, path: str | os.PathLike, target: str | Sequence = "native", threads: int | Sequence[int] | None = None, logs=None,
+           name: str | None = None, require: str = "any"):
+    """Build a library at `path` that serves these workloads without a compiler.
+
+    workloads: a Workload, several, or {layer name: Workload}. target, threads: one or several; every combination gets a kernel.
+    name: the library's name in PyTorch (default: from the path). require: "any" record will do, "near" refuses defaults, "tuned"
+    accepts only records of the very workload and target.
+    Returns an ExportReport: `rows` say where each record came from and how fast it is, `str()` is the table. Prints nothing.
+    Raises ArgumentError, TargetError, WorkerError, or convgen.building.Unmet for `require`.
+    """
+    from .exporting import export
+    return export(workloads, path, target, threads, logs, name, require)
 
 
 def load(path: str | os.PathLike, **options: Any):

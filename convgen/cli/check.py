@@ -40,11 +40,15 @@ def _indented(text: str) -> str:
 
 
 def _plan(program) -> str:
-    """Tensors by kind, and which stages run when."""
-    once = [stage.name for stage in program.bind_stages]
-    lines = [f"{kind:9}{', '.join(t.name for t in program.tensors if t.kind == key) or 'none'}" for kind, key in (("inputs", "input"), ("params", "param"))]
-    lines += [f"{'at bind':9}{', '.join(once)}"] if once else []
-    return "\n".join([*lines, f"{'per call':9}{', '.join(stage.name for stage in program.run_stages)}"])
+    """Tensors by kind, then every stage: when it runs, and the role of each of its axes."""
+    from ..lang.access import roles
+    lines = [f"{kind}: {', '.join(t.name for t in program.tensors if t.kind == key) or 'none'}" for kind, key in (("inputs", "input"), ("parameters", "param"))]
+    once = {stage.name for stage in program.bind_stages}
+    for stage in program.stages:
+        found = roles(stage)
+        groups = [f"{role} {' '.join(names)}" for role in ("window", "spatial", "channel", "plain", "gathered") if (names := getattr(found, role))]
+        lines.append(f"stage {stage.name}, {'once when parameters are bound' if stage.name in once else 'per call'}: {'; '.join(groups)}")
+    return "\n".join(lines)
 
 
 def _oracle(w, seed: int) -> str:
