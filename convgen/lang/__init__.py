@@ -1,7 +1,7 @@
 """The description language: axes with roles, tensors, index expressions, stages, operators, and what follows from them."""
 
-from .operator import Operator, choice, count, ints, operator, pads
+from .operator import Operator, choice, integer, ints, operator, pads
 from .program import Program
 from .workload import Workload, parse
 
-__all__ = ["Operator", "Program", "Workload", "choice", "count", "ints", "operator", "pads", "parse"]
+__all__ = ["Operator", "Program", "Workload", "choice", "integer", "ints", "operator", "pads", "parse"]

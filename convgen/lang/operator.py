@@ -30,7 +30,7 @@ def choice(*values) -> dict:
     return {"type": "str", "choices": list(values), "default": values[0]}
 
 
-def count(default: int = 1, minimum: int = 1) -> dict:
+def integer(default: int = 1, minimum: int = 1) -> dict:
     """Integer attribute."""
     return {"type": "int", "default": default, "minimum": minimum}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..lang import choice, count, ints, operator, pads
+from ..lang import choice, integer, ints, operator, pads
 from . import torch_forms
 from .conv import output_axes
 
@@ -11,7 +11,7 @@ from .conv import output_axes
           positional="x weight routing bias stride padding dilation groups",
           workloads=["n8,c96,o96,e4,h28,w28,k5x5;padding=2,groups=96:f32.f32.f32:nchw", "n8,c480,o480,e4,h14,w14,k5x5;padding=2,groups=480:f32.f32.f32:nchw",
                      "n8,c80,o480,e4,h14,w14,k1x1:f32.f32.f32:nchw"])
-def condconv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=count()):
+def condconv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integer()):
     """CondConv: every sample has its own kernel, a mixture of E experts by its routing weights.
 
     weight [E, O, C/groups, KH, KW], routing [N, E].
@@ -69,7 +69,7 @@ def dynamic_conv1d(o, *, alignment=choice("centred", "causal"), softmax: bool = 
 @operator(dims="N C O H W KH KW DG=1", cite="arXiv:1703.06211, arXiv:1811.11168", baseline=torch_forms.deform_conv2d, sample=torch_forms.sample_offsets,
           positional="x offset weight bias stride padding dilation mask", optional="mask",
           workloads=["n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nchw:mask", "n1,c128,o128,h28,w28,k3x3;padding=1:f32.f32.f32:nchw:mask", "n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nhwc"])
-def deform_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=count()):
+def deform_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integer()):
     """Deformable convolution v1 and (with mask) v2: bilinear samples at learned offsets, as torchvision.ops.deform_conv2d.
 
     offset [N, 2*DG*KH*KW, P, Q] as (dy, dx) per tap, taps row-major, offset groups outermost; mask [N, DG*KH*KW, P, Q].
