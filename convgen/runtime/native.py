@@ -71,9 +71,10 @@ class Program:
     held: list[int] = field(default_factory=list)
     scratch: list[int] = field(default_factory=list)
     steps: list[tuple[int, Sequence[Argument]]] = field(default_factory=list)
+    counter: int = 0  # address of the uint64 that counts runs
 
     def words(self) -> array:
-        words = [len(self.calls), len(self.held), len(self.scratch), len(self.steps)]
+        words = [len(self.calls), len(self.held), len(self.scratch), len(self.steps), self.counter]
         for wanted in self.calls:
             words += wanted.words()
         words += self.held + self.scratch

@@ -259,7 +259,7 @@ typedef struct {
   int64_t* scratch;      /* offset of each scratch buffer */
   int64_t scratch_bytes;
   Step step[MAX_STEPS];
-  atomic_ullong runs;
+  atomic_ullong* runs;   /* counter that all plans of one kernel share */
 } Plan;
 
 static int check(const Expect* e, const Tensor* t) {
@@ -326,14 +326,10 @@ static int run_step(const Plan* p, const Step* s, char** data, char* scratch) {
   return s->kernel(NULL, args, s->count, &result);
 }
 
-/* tensors... -> status (0: done). Without arguments: how often the plan ran. */
+/* tensors... -> status (0: done) */
 static int run_plan(void* self, const Any* args, int32_t n, Any* result) {
   Plan* p = self;
   *result = (Any){.type_index = ANY_INT};
-  if (n == 0) {
-    result->i = (int64_t)atomic_load(&p->runs);
-    return 0;
-  }
   char* data[MAX_TENSORS];
   int status = gather(p, args, n, data);
   if (!status) {
@@ -345,7 +341,7 @@ static int run_plan(void* self, const Any* args, int32_t n, Any* result) {
       result->type_index = ANY_NONE;
       return fail(rc);
     }
-    atomic_fetch_add_explicit(&p->runs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(p->runs, 1, memory_order_relaxed);
     int pending = 1;
     if (atomic_load_explicit(&warned_serial, memory_order_relaxed) == 1 &&
         atomic_compare_exchange_strong(&warned_serial, &pending, 2))
@@ -403,7 +399,8 @@ static const int64_t* read_argument(Argument* a, const int64_t* s) {
 static int read_plan(Plan* p, const int64_t* s) {
   p->calls = s[0], p->helds = s[1], p->scratches = s[2];
   int32_t steps = s[3];
-  s += 4;
+  p->runs = (atomic_ullong*)(intptr_t)s[4];
+  s += 5;
   if (p->calls > MAX_TENSORS || steps > MAX_STEPS) return -1;
   p->call = calloc(p->calls + 1, sizeof *p->call);
   p->held = calloc(p->helds + 1, sizeof *p->held);

@@ -48,24 +48,29 @@ def attach(shim) -> None:
             shim.use_pool(None, None)
             warnings.warn("no OpenMP library was found; convgen kernels run on one thread (install libgomp1)", stacklevel=3)
         shim.on_torch_pool = with_torch
-        shim.limit_threads(_limit or int(os.environ.get("CONVGEN_NUM_THREADS") or 0))
+        shim.limit_threads(limit())
         _shims.add(shim)
 
 
-def set_num_threads(limit: int | None) -> None:
+def limit() -> int:
+    """The cap in force, 0 for none: `set_num_threads`, else $CONVGEN_NUM_THREADS."""
+    return _limit or int(os.environ.get("CONVGEN_NUM_THREADS") or 0)
+
+
+def set_num_threads(most: int | None) -> None:
     """Cap the threads of every convgen kernel in this process; None lifts the cap.
 
     The cap never raises the number above torch.get_num_threads() (or OMP_NUM_THREADS without torch).
     """
     global _limit
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
+    if most is not None and (not isinstance(most, int) or most < 1):
         from convgen.errors import ArgumentError
 
-        raise ArgumentError(f"set_num_threads: expected a positive int or None, got {limit!r}")
+        raise ArgumentError(f"set_num_threads: expected a positive int or None, got {most!r}")
     with _lock:
-        _limit = limit or 0
+        _limit = most or 0
         for shim in list(_shims):
-            shim.limit_threads(_limit)
+            shim.limit_threads(limit())
 
 
 def warn_after_fork() -> None:

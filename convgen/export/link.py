@@ -1,0 +1,160 @@
+"""From object files to a library folder, by the system's C compiler."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from convgen.errors import LibraryError
+from convgen.export import manifest as manifests
+from convgen.runtime.manifest import MANIFEST, SHIM, read
+
+_SHIM_SOURCE = Path(__file__).parent.parent / "runtime" / "shim.c"
+# Bound to their own definitions, so that no library loaded earlier can slip in its own hooks or half-float helpers.
+_SHARED = ["-shared", "-fPIC", "-Wl,--build-id=none", "-Wl,-Bsymbolic", "-Wl,-z,now", "-Wl,-z,noexecstack", "-s"]
+# What a kernel library leaves to others: the error function of tvm_ffi, and the optional hooks that start-up code declares.
+_UNDEFINED = {"TVMFFIErrorSetRaisedFromCStrParts", "TVMFFIErrorSetRaisedFromCStr", "memcpy", "memset", "memmove"}
+_HOOKS = {"__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace"}
+_EXPORTS = "{ global: __tvm_ffi_*; __TVMBackend*; local: *; };"
+
+
+def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], signatures: Mapping[str, Sequence[dict]], path, name: str) -> str:
+    """Write the library `path` (a folder) and return its path.
+
+    kernels_by_variant: {target name: (target JSON, [kernel entry with "object", the path of its object file])}.
+    signatures: {operator: [signature of each structural variant]}. name: an identifier; `torch.ops.convgen_<name>` is built from it.
+    An existing library is replaced at once or not at all; anything else at `path` is left alone and LibraryError raised.
+    """
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise LibraryError(f"a library's name must be an identifier, got {name!r}")
+    if not kernels_by_variant:
+        raise LibraryError("a library needs kernels for at least one target")
+    path = Path(path)
+    _may_replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        os.chmod(folder, 0o755 & ~_umask())
+        files = {SHIM: folder / SHIM}
+        compile_shim(files[SHIM])
+        variants = []
+        for target_name in kernels_by_variant:
+            target, entries = kernels_by_variant[target_name]
+            file = f"kernels-{re.sub(r'[^A-Za-z0-9_.-]', '-', target_name)}.so"
+            files[file] = folder / file
+            _distinct(entries)
+            link_objects([entry["object"] for entry in entries], files[file])
+            records = sorted((manifests.kernel_record(e) for e in entries), key=lambda e: e["symbol"])
+            variants.append({"target": dict(target), "file": file, "kernels": records})
+        content = manifests.encode(manifests.build(name, _version(), signatures, variants, files))
+        (folder / MANIFEST).write_bytes(content)
+        read(folder)  # what cannot be read back is not published
+        _publish(folder, path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return str(path)
+
+
+def link_objects(objects: Sequence, path) -> None:
+    """Link object files into one shared object. Raises LibraryError if they need a function that serving does not have."""
+    path = Path(path)
+    with tempfile.TemporaryDirectory(prefix="convgen-link-") as scratch:
+        script = Path(scratch) / "exports.map"
+        script.write_text(_EXPORTS)
+        _run([_compiler(), *_SHARED, f"-Wl,--version-script={script}", "-nostartfiles", "-o", str(path), *map(str, objects), "-lc", "-lm"],
+             f"linking {path.name}")
+    strange = foreign_symbols(path)
+    if strange:
+        raise LibraryError(f"linking {path.name}: the kernels need {', '.join(sorted(strange))}, which a serving process does not have")
+
+
+def compile_shim(path) -> None:
+    """Compile the runtime shim to a shared object."""
+    path = Path(path)
+    # By relative name from its own folder: the path of this installation must not reach the file.
+    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(path.absolute()), _SHIM_SOURCE.name, "-ldl", "-lpthread"],
+         "compiling the runtime shim", cwd=_SHIM_SOURCE.parent)
+
+
+def foreign_symbols(path) -> set[str]:
+    """Undefined functions of a shared object that neither tvm_ffi nor libc's memory functions give, and hooks the shim lacks."""
+    lines = _run(["nm", "-D", str(path)], f"reading {Path(path).name}").splitlines()
+    symbols = [(line.split()[-2], line.split()[-1].partition("@")[0]) for line in lines if line.split()]
+    undefined = {name for kind, name in symbols if kind == "U"} - _UNDEFINED
+    hooks = {name for kind, name in symbols if name.startswith("__TVMBackend")} - _HOOKS
+    return undefined | hooks
+
+
+def _distinct(entries: Sequence[dict]) -> None:
+    seen: dict[str, str] = {}
+    for entry in entries:
+        if entry["symbol"] in seen:
+            raise LibraryError(f"two kernels have the symbol {entry['symbol']}: {seen[entry['symbol']]} and {entry['id']}")
+        seen[entry["symbol"]] = entry["id"]
+
+
+def _may_replace(path: Path) -> None:
+    if not path.exists() and not path.is_symlink():
+        return
+    try:
+        read(path)
+    except LibraryError:
+        # A library of another format, or a damaged one, is still a library: it has our manifest.
+        if not (path / MANIFEST).is_file():
+            raise LibraryError(f"{path} exists and is no convgen library; it is not overwritten") from None
+
+
+def _publish(folder: Path, path: Path) -> None:
+    """Put a finished folder in place. A rename cannot replace a full folder, so an old library steps aside first."""
+    if not path.exists():
+        os.rename(folder, path)
+        return
+    if not (path / MANIFEST).is_file():
+        raise LibraryError(f"{path} exists and is no convgen library; it is not overwritten")
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    os.rename(path, aside / "library")
+    try:
+        os.rename(folder, path)
+    except BaseException:
+        os.rename(aside / "library", path)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _compiler() -> str:
+    for name in (os.environ.get("CC"), "gcc", "cc", "clang"):
+        found = name and shutil.which(name)
+        if found:
+            return found
+    raise LibraryError("exporting needs a C compiler (gcc or clang) and found none; on Debian: apt install gcc")
+
+
+def _run(command: Sequence[str], doing: str, cwd=None) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
+    except FileNotFoundError:
+        raise LibraryError(f"{doing}: {command[0]} was not found; on Debian: apt install binutils") from None
+    except subprocess.TimeoutExpired:
+        raise LibraryError(f"{doing}: {command[0]} took more than 300 s") from None
+    if done.returncode:
+        raise LibraryError(f"{doing} failed: {' '.join(done.stderr.split())[-500:]}")
+    return done.stdout
+
+
+def _version() -> str:
+    from convgen import __version__
+
+    return __version__
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,236 @@
+"""Bound calls: an operator with its parameters, prepared once."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any, Mapping
+
+from convgen.errors import ArgumentError, NoKernel
+from convgen.runtime import arrays, fallback
+from convgen.runtime.dispatch import Kernel, matches
+from convgen.runtime.layout import strides_of
+from convgen.runtime.serve import Found, Server, output_view, refuse_gradients, views
+from convgen.runtime.signature import Operator, Resolved, _listed
+from convgen.runtime.sizes import evaluate
+
+
+class _State:
+    """One set of parameters and all that was made of it. Replaced as a whole by `update`, so a call sees one set only."""
+
+    def __init__(self, given: dict, seen: dict):
+        self.given, self.seen = given, seen
+        self.versions = {name: _version(tensor) for name, tensor in given.items()}
+        self.wants_gradient = any(getattr(tensor, "requires_grad", False) for tensor in given.values())
+        self.raw = {n: arrays.snapshot(v, strides_of(v.shape, range(len(v.shape)))) for n, v in seen.items()}
+        self.shapes = {n: (v.shape, v.dtype) for n, v in seen.items()}
+        self.held: dict = {}
+        self.plans: dict = {}
+        self.ready: dict = {}
+        self.complete = False  # the only kernel that can serve is prepared, so `raw` was let go
+        self.lock = threading.Lock()
+
+
+class Bound:
+    """`f = lib.bind("conv2d", weight=w, padding=1)`, then `f(x)` or `f(x, out=y)`.
+
+    The parameters are copied and prepared when they are bound: changing them in place afterwards changes nothing (`check` tells),
+    `update` takes new ones. Several threads may call one bound call at once, also while another updates it.
+    """
+
+    def __init__(self, server: Server, operator: Operator, missing: fallback.Missing, parameters: Mapping[str, Any], attributes: Mapping[str, Any]):
+        self._server, self._operator, self._missing = server, operator, missing
+        self._attributes = dict(attributes)
+        for name in parameters:
+            if name not in operator.parameters:
+                what = "an input, given at each call" if name in operator.tensors else "no parameter of it"
+                raise ArgumentError(f"bind: {operator.name} takes {', '.join(operator.parameters) or 'no parameters'}; {name} is {what}")
+        for name in operator.parameters:
+            if operator.required(name) and name not in parameters:
+                raise ArgumentError(f"bind: {operator.name} needs the parameter {name}")
+        self._update_lock = threading.Lock()
+        self._torch: Any = None
+        self._tensor: Any = None
+        self._cpu: Any = None
+        self._state = self._make(dict(parameters))
+
+    @property
+    def operator(self) -> str:
+        """Name of the operator."""
+        return self._operator.name
+
+    def __call__(self, *inputs, out=None, **named):
+        """The operator on inputs (in the operator's order or by name). `out`: tensor to write into.
+
+        Raises ArgumentError, NoKernel, or RuntimeError if an input or a bound parameter requires grad in grad mode.
+        """
+        state, torch = self._state, self._torch
+        if torch is not None and inputs and not named:
+            x = inputs[0]
+            ready = state.ready.get(x.shape) if type(x) is self._tensor else None
+            if ready is not None:
+                if torch.is_grad_enabled() and (state.wants_gradient or any([t.requires_grad for t in inputs]) or out is not None and out.requires_grad):
+                    self._refuse(state, inputs, out)
+                run, shape, strides, dtype = ready
+                result = torch.empty_strided(shape, strides, dtype=dtype, device=self._cpu) if out is None else out
+                try:
+                    if run(*inputs, result) == 0:
+                        return result
+                except Exception:  # a tensor of another kind or without memory, or a failing kernel: the long way tells which
+                    pass
+        return self._slow(state, inputs, named, out)
+
+    def _slow(self, state: _State, inputs, named, out):
+        name, server = self._operator.name, self._server
+        tensors = self._inputs(inputs, named)
+        self._refuse(state, tensors.values(), out)
+        seen = views(name, tensors)
+        try:
+            found, plan = self._plan(state, seen)
+        except NoKernel as problem:
+            everything = {**tensors, **state.given}
+            return self._missing(problem, self._operator, {n: everything[n] for n in self._operator.tensors if n in everything}, self._attributes, out)
+        first = next(iter(seen.values()))
+        result, in_place = server.run(found, plan, seen, output_view(name, out, found, first))
+        if in_place and first.kind == "torch" and found.direct(plan) and not named and plan.names == tuple(tensors):
+            torch = self._torch = sys.modules["torch"]
+            self._tensor, self._cpu = torch.Tensor, torch.device("cpu")
+            if len(state.ready) >= 256:
+                state.ready.clear()
+            state.ready[tensors[plan.names[0]].shape] = (plan.run, found.call.output_shape, found.output_strides, getattr(torch, plan.output.dtype))
+        return result
+
+    def _inputs(self, inputs, named) -> dict:
+        names = self._operator.inputs
+        if len(inputs) > len(names):
+            raise ArgumentError(f"{self.operator}: a bound call takes the inputs {', '.join(names)}, got {len(inputs)} tensors")
+        tensors = dict(zip(names, inputs))
+        for name, value in named.items():
+            if name not in names or name in tensors:
+                raise ArgumentError(f"{self.operator}: a bound call takes the inputs {', '.join(names)} once each, got {name}")
+            tensors[name] = value
+        for name in names:
+            if tensors.get(name) is None:
+                tensors.pop(name, None)
+                if self._operator.required(name):
+                    raise ArgumentError(f"{self.operator}: the tensor {name} is required, got None or nothing")
+        return tensors
+
+    def _refuse(self, state: _State, inputs, out) -> None:
+        wanted = {f"input {i}": t for i, t in enumerate(inputs)}
+        refuse_gradients(self.operator, {**wanted, "out": out, **state.given})
+
+    def _plan(self, state: _State, seen):
+        found = self._server.find(self.operator, {**seen, **state.seen}, self._attributes)
+        key = (found.kernel.entry["symbol"], tuple(found.call.dims.items()))
+        with state.lock:
+            plan = state.plans.get(key)
+            if plan is None:
+                plan = self._server.builder.plan(found.kernel, found.call, self._held(state, found.kernel, found.call))
+                if len(state.plans) >= 256:
+                    state.plans.clear()
+                state.plans[key] = plan
+        return found, plan
+
+    def _held(self, state: _State, kernel: Kernel, call: Resolved) -> dict:
+        """What a kernel wants of the parameters; shared by all sizes for which its prepared buffers have the same shape."""
+        entry = kernel.entry
+        sizes = [evaluate(tree, call.symbols) for a in (entry.get("prepare") or {"args": []})["args"] for tree in a["shape"]]
+        key = (entry["symbol"], *sizes)
+        if key not in state.held:
+            state.held[key] = self._server.builder.prepare(kernel, call, state.raw)
+        return state.held[key]
+
+    def _make(self, given: dict) -> _State:
+        given = {n: t for n, t in given.items() if t is not None}
+        state = _State(given, views(self.operator, given))
+        candidates = self._candidates(state)
+        if not candidates and self._missing.mode == "error":
+            raise NoKernel(self._no_candidate(state))
+        if len(candidates) == 1 and not candidates[0][0].general:
+            self._held(state, *candidates[0])
+            state.raw = {}
+        return state
+
+    def _candidates(self, state: _State) -> list[tuple[Kernel, Resolved]]:
+        """Kernels that these parameters and attributes can be for, each with the call it was made for."""
+        found = []
+        for kernel in self._server.table.all(self.operator):
+            try:
+                call = self._operator.resolve({**self._imagined(kernel), **state.shapes}, self._attributes)
+            except (ArgumentError, NoKernel):
+                continue
+            if matches(kernel, call, kernel.entry["layout"]):
+                found.append((kernel, call))
+        return found
+
+    def _imagined(self, kernel: Kernel) -> dict:
+        """Shapes and dtypes of the inputs that a kernel was made for (its smallest sizes where it takes several)."""
+        entry = kernel.entry
+        dims = {d: p if isinstance(p, int) else max(p.get("min", 1), p.get("multiple", 1)) for d, p in entry["dims"].items()}
+        for signature in self._operator.signatures:
+            names = {t["name"]: t["dtype"] for t in signature["tensors"]}
+            if names == entry["dtypes"]:
+                known = {s["name"]: s for s in signature["attributes"]}
+                values = dict(dims)
+                for name, spec in known.items():
+                    from convgen.runtime.attributes import symbol_values
+
+                    values.update(symbol_values(spec, kernel.attributes[name]))
+                return {t["name"]: (tuple(evaluate(d, values) for d in t["dims"]), t["dtype"]) for t in signature["tensors"] if t["kind"] == "input"}
+        return {}
+
+    def _no_candidate(self, state: _State) -> str:
+        shapes = ", ".join(f"{n} {v.dtype} {v.shape}" for n, v in state.seen.items())
+        attributes = ", ".join(f"{n}={_listed(v)}" for n, v in self._attributes.items())
+        ids = "; ".join(k.entry["id"] for k in self._server.table.all(self.operator)[:3]) or "none at all"
+        return f"bind: no kernel of {self.operator} fits {shapes or 'no parameters'}{' with ' + attributes if attributes else ''}; the library holds {ids}"
+
+    def update(self, **parameters) -> None:
+        """Take new values for some parameters; the others are read again from the tensors given before. Calls see all or none."""
+        with self._update_lock:
+            for name in parameters:
+                if name not in self._state.given:
+                    raise ArgumentError(f"update: this call was bound with {', '.join(self._state.given) or 'no parameters'}, not with {name}")
+            self._state = self._make({**self._state.given, **parameters})
+
+    def check(self) -> list[str]:
+        """Names of parameters that were changed in place since they were bound (torch only: by the tensor's version counter)."""
+        state = self._state
+        return [n for n, version in state.versions.items() if version is not None and _version(state.given[n]) != version]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of prepared and copied parameters that this call holds."""
+        state = self._state
+        buffers = {id(b): b.nbytes for held in [state.raw, *state.held.values()] for b in held.values()}
+        return sum(buffers.values())
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{n}{list(v.shape)}" for n, v in self._state.seen.items())
+        return f"<bound {self.operator}({given})>"
+
+    def __deepcopy__(self, memo):
+        """A second bound call. Parameters copied in the same deepcopy (a module's) become its own; prepared memory is shared."""
+        twin = object.__new__(Bound)
+        twin.__dict__.update(self.__dict__)
+        twin._update_lock = threading.Lock()
+        copied = {n: memo[id(t)] for n, t in self._state.given.items() if id(t) in memo}
+        if copied:
+            twin._state = twin._make({**self._state.given, **copied})
+        memo[id(self)] = twin
+        return twin
+
+    def __copy__(self):
+        return self.__deepcopy__({})
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a bound call of {self.operator} holds prepared memory of this process and cannot be pickled; "
+                        "pickle the parameters, and call lib.bind again where they are loaded")
+
+
+def _version(tensor) -> int | None:
+    """Torch's count of in-place changes; None where it is not kept (numpy, inference tensors)."""
+    if not arrays.is_torch(tensor) or tensor.is_inference():
+        return None
+    return tensor._version

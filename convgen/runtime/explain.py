@@ -1,0 +1,61 @@
+"""Why a call is served as it is, in a form to print and to read by program."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from convgen.runtime.serve import Server, fits
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which kernel serves a call and why. `str()` is for people."""
+
+    kernel: str                      # workload id
+    symbol: str
+    how: str                         # "exact", "any batch", "any shape", or "torch" when the call falls back to PyTorch
+    origin: str | None               # where the record came from: "exact", "near", "default"
+    target: str
+    refused: tuple                   # (target, reason) of the library's other variants
+    layout: str                      # memory format the kernel reads and writes
+    output_format: str
+    copies: tuple                    # tensors that are copied before or after the kernel
+    prepares: bool                   # parameters are prepared at every call; a bound call does it once
+    threads: int                     # threads that the call would use now
+    tuned_threads: int | None
+    workspace: int                   # scratch bytes of the kernel
+    measured_us: float | None        # when it was tuned, on the machine it was tuned on
+    torch_us: float | None
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.kernel}", f"  kernel {self.symbol} ({self.how} match, record: {self.origin or 'unknown'}) for {self.target}, {self.layout}"]
+        lines += [f"  variant {name} not taken: {why}" for name, why in self.refused]
+        if self.copies:
+            lines.append(f"  copied at each call: {', '.join(self.copies)}")
+        if self.prepares:
+            lines.append("  parameters are prepared at each call; lib.bind does it once")
+        tuned = f", tuned for {self.tuned_threads}" if self.tuned_threads else ""
+        lines.append(f"  {self.threads} threads now{tuned}; {self.workspace} bytes of scratch memory")
+        if self.measured_us is not None:
+            against = "" if self.torch_us is None else f", PyTorch {self.torch_us:.1f} µs" + (" (faster)" if self.torch_us < self.measured_us else "")
+            lines.append(f"  measured {self.measured_us:.1f} µs when tuned{against}")
+        return "\n".join(lines)
+
+
+def explain(server: Server, choice, operator: str, seen, attributes) -> Explanation:
+    """The explanation of a call with these views. Raises what the call would raise."""
+    found = server.find(operator, seen, attributes)
+    plan = server.plan(found)
+    entry = found.kernel.entry
+    copies = [name for name, wanted in zip(plan.names, plan.wanted) if not (seen[name].aligned and fits(seen[name], wanted))]
+    if not found.direct(plan):
+        copies.append("out")
+    return Explanation(
+        entry["id"], entry["symbol"], found.kernel.how, entry.get("origin"), choice.variant["target"]["name"], choice.refused,
+        entry["layout"], found.format, tuple(copies), bool(entry.get("prepare")), server.shim.threads, entry.get("threads"),
+        entry.get("workspace") or 0, entry.get("measured_us"), entry.get("torch_us"))
+
+

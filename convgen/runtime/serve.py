@@ -1,0 +1,172 @@
+"""The checked way through a call: resolve it, find its kernel, copy what cannot be read in place, run, return in kind.
+
+Every call that is not an exact repetition of an earlier one goes through here; `calls.py` and `bound.py` remember the outcome.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+from convgen.errors import ArgumentError, Error
+from convgen.runtime import arrays, native, threads
+from convgen.runtime.dispatch import Kernel, Table
+from convgen.runtime.layout import FORMATS, compact, formats, order, preferred, strides_of
+from convgen.runtime.plans import Builder, Plan
+from convgen.runtime.signature import Operator, Resolved
+
+_PLANS = 1024  # plans kept per library; a call whose plan was dropped makes it again
+
+
+@dataclass(frozen=True)
+class Found:
+    """A call, the memory format its output will have, and the kernel that serves it."""
+
+    call: Resolved
+    format: str
+    kernel: Kernel
+
+    @property
+    def output_strides(self) -> tuple[int, ...]:
+        """Strides of the result, in elements."""
+        return strides_of(self.call.output_shape, self._perm)
+
+    @property
+    def _perm(self):
+        return order(len(self.call.output_shape), tuple(self.call.signature["output"].get("spatial") or ()), self.format)
+
+    def direct(self, plan: Plan) -> bool:
+        """Whether the kernel writes the result's format itself."""
+        return compact(self.call.output_shape, plan.output.strides, self._perm)
+
+
+class Server:
+    """Finds and runs the kernels of the loaded variant of one library."""
+
+    def __init__(self, operators: dict[str, Operator], table: Table, builder: Builder, shim: native.Shim, convert: bool = False):
+        self.operators, self.table, self.builder, self.shim = operators, table, builder, shim
+        self.convert = convert  # copy into the kernel's memory format instead of raising NoKernel
+        self.counts: Counter = Counter()
+        self._plans: dict = {}
+        self._lock = threading.Lock()
+
+    def find(self, operator: str, tensors: Mapping[str, arrays.View], attributes: Mapping[str, Any]) -> Found:
+        """Raises ArgumentError or NoKernel."""
+        threads.attach(self.shim)
+        call = self.operators[operator].resolve({n: (v.shape, v.dtype) for n, v in tensors.items()}, attributes)
+        layouts = call_formats(call, tensors, self.table.offered[operator])
+        if self.convert:
+            layouts = (*layouts, *(f for f in FORMATS if f not in layouts))
+        return Found(call, layouts[0], self.table.find(call, layouts, self.shim.threads))
+
+    def plan(self, found: Found) -> Plan:
+        """The plan of an unbound call, which takes the parameters at each call."""
+        key = (found.kernel.entry["symbol"], tuple(found.call.dims.items()))
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self.builder.plan(found.kernel, found.call)
+            with self._lock:
+                if len(self._plans) >= _PLANS:
+                    self._plans.clear()
+                self._plans[key] = plan
+        return plan
+
+    def run(self, found: Found, plan: Plan, tensors: Mapping[str, arrays.View], out: arrays.View | None) -> tuple[Any, bool]:
+        """(result, whether every tensor was used in place). Copies tensors that a kernel cannot read, counted in `counts`."""
+        operator, place = found.call.operator, True
+        inputs = []
+        for name, wanted in zip(plan.names, plan.wanted):
+            given = tensors[name]
+            if not (given.aligned and fits(given, wanted)):
+                given, place = arrays.copy(given, wanted.strides), False
+                self.counts[f"copies of {operator}.{name}"] += 1
+            inputs.append(given)
+        first = tensors[plan.names[0]]
+        shape, dtype = plan.output.shape, plan.output.dtype
+        if out is None:
+            out = arrays.empty(first, shape, found.output_strides, dtype)
+        target = out
+        if not (out.aligned and fits(out, plan.output)):
+            target, place = arrays.empty(out, shape, plan.output.strides, dtype), False
+            self.counts[f"copies of {operator}.out"] += 1
+        try:
+            status = plan.run(*(view.pointer for view in inputs), target.pointer)
+        except Exception as error:
+            raise Error(f"{operator}: the kernel {found.kernel.entry['id']} failed: {error}") from error
+        settle(status, operator, plan)
+        if target is not out:
+            arrays.assign(out, target)
+        return arrays.back(out, first), place
+
+
+def settle(status: int, operator: str, plan: Plan) -> None:
+    """Speak about a status that is not 0 after tensors were checked in Python. Raises ArgumentError for overlapping memory."""
+    if status == native.SERIAL_AFTER_FORK:
+        threads.warn_after_fork()
+    elif status:
+        why, index = native.reason(status)
+        name = [*plan.names, "out"][index]
+        raise ArgumentError(f"{operator}: the memory of {name} overlaps an input" if why == "overlap" else f"{operator}: {name} has a wrong {why}")
+
+
+def fits(view: arrays.View, wanted: native.Wanted) -> bool:
+    """Whether a kernel may read or write a tensor in place (its shape and dtype are known to be right)."""
+    return all(size == 1 or have == want for size, have, want in zip(view.shape, view.strides, wanted.strides))
+
+
+def call_formats(call: Resolved, tensors, offered) -> tuple[str, ...]:
+    """Memory formats in which a call's kernel may read its tensors; the first is the output's.
+
+    The first input with spatial dimensions decides. `tensors` maps names to anything with .shape and .strides.
+    """
+    for tensor in call.signature["tensors"]:
+        if tensor["kind"] == "input" and tensor.get("spatial"):
+            given = tensors[tensor["name"]]
+            best = preferred(given.shape, given.strides, tensor["spatial"], offered)
+            both = len(formats(given.shape, given.strides, tensor["spatial"])) == 2
+            return (best, *(f for f in FORMATS if both and f != best))
+    return (offered[0], *(f for f in FORMATS if f != offered[0]))
+
+
+def views(operator: str, tensors: Mapping[str, Any]) -> dict[str, arrays.View]:
+    """Views of a call's tensors, which must all be of one kind. Raises ArgumentError."""
+    seen = {name: arrays.view(value, f"{operator}: {name}") for name, value in tensors.items()}
+    kinds = {view.kind for view in seen.values()}
+    if len(kinds) > 1:
+        raise ArgumentError(f"{operator}: all tensors of a call must be of one kind, got {' and '.join(sorted(kinds))}")
+    return seen
+
+
+def output_view(operator: str, out, found: Found, like: arrays.View) -> arrays.View | None:
+    """The caller's output tensor, checked. Raises ArgumentError."""
+    if out is None:
+        return None
+    view = arrays.view(out, f"{operator}: out")
+    if view.kind != like.kind:
+        raise ArgumentError(f"{operator}: out must be of the same kind as the input ({like.kind}), got {view.kind}")
+    wanted, dtype = found.call.output_shape, found.kernel.entry["output_dtype"]
+    if view.shape != tuple(wanted) or view.dtype != dtype:
+        raise ArgumentError(f"{operator}: out must be {dtype} {tuple(wanted)}, got {view.dtype} {view.shape}")
+    if view.kind != "torch" and not view.keep.flags.writeable:
+        raise ArgumentError(f"{operator}: out must be writeable")
+    if any(size > 1 and stride == 0 for size, stride in zip(view.shape, view.strides)):
+        raise ArgumentError(f"{operator}: out must not be an expanded tensor")
+    return view
+
+
+def refuse_gradients(operator: str, tensors: Mapping[str, Any]) -> None:
+    """Raises RuntimeError when a torch tensor wants a gradient: kernels have none, and dropping it would go unnoticed."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.is_grad_enabled():
+        return
+    wanting = [n for n, t in tensors.items() if isinstance(t, torch.Tensor) and t.requires_grad]
+    if wanting:
+        raise gradient_error(operator, wanting)
+
+
+def gradient_error(operator: str, names) -> RuntimeError:
+    return RuntimeError(f"{operator}: {', '.join(names)} requires grad, and this kernel has no gradient; "
+                        "call it under torch.no_grad() or torch.inference_mode(), or pass detached tensors")
