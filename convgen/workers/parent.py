@@ -243,11 +243,11 @@ class Worker:
             now = time.monotonic()
             if now >= self._deadline:
                 self._over_limit()
-            if until is not None and now >= until:
-                return None
             end = self._deadline if until is None else min(until, self._deadline)
             out, err = self.process.stdout.fileno(), self.process.stderr.fileno()
-            readable, _, _ = select.select([out, err], [], [], end - now)
+            readable, _, _ = select.select([out, err], [], [], max(0.0, end - now))
+            if not readable and until is not None and end == until:
+                return None
             if err in readable:
                 self._drain_errors()
             if out in readable:
@@ -261,6 +261,8 @@ class Worker:
                 if len(self._buffer) > _LONGEST_ANSWER:
                     self.kill()
                     raise WorkerError(self.crash_kind, "the worker flooded its answer channel")
+            if until is not None and time.monotonic() >= until and b"\n" not in self._buffer:
+                return None  # a worker that prints without end must not hold up the others
 
     def _drain_errors(self) -> None:
         try:

@@ -1,0 +1,198 @@
+"""Compile workers that crash, hang, print, leak and are killed; the caller gets one failure of the right kind and goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from convgen.emit.service import CompileService
+from convgen.errors import WorkerError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def service():
+    made = []
+
+    def make(workers=1, **options):
+        made.append(CompileService(workers, command=[sys.executable, "-m", "tests.workers.fake_compiler"], env={"PYTHONPATH": str(ROOT)}, **options))
+        return made[-1]
+    yield make
+    for one in made:
+        one.close()
+
+
+def job(do, tmp_path="/tmp", **more):
+    return {"description": {"do": do, **more}, "target": {}, "choice": {"a": 1}, "directory": str(tmp_path), "symbol": "cg_1"}
+
+
+def kind_of(service, do, timeout=20.0, **more):
+    with pytest.raises(WorkerError) as caught:
+        service.build(**job(do, **more), timeout=timeout)
+    return caught.value.kind, str(caught.value)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:  # an orphan that nobody reaps yet is dead all the same
+        return file.read().rpartition(")")[2].split()[0] not in "ZX"
+
+
+def gone(pid):
+    for _ in range(200):
+        if not alive(pid):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_builds_in_one_lasting_process(service):
+    one = service()
+    entries = [one.build(**job("ok")) for _ in range(3)]
+    assert entries[0]["choice"] == {"a": 1} and len({e["pid"] for e in entries}) == 1
+    assert entries[0]["pid"] != os.getpid() and entries[0]["cwd"] != os.getcwd()
+    assert one.call("version").startswith("3.")
+
+
+def test_printing_does_not_corrupt_the_answers(service, capfd):
+    one = service()
+    assert one.build(**job("print"))["symbol"] == "cg_1" and one.build(**job("ok"))["symbol"] == "cg_1"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_failure_kinds_and_recovery(service):
+    one = service()
+    assert kind_of(one, "invalid") == ("invalid", "tile 7 does not divide 8")
+    assert kind_of(one, "error") == ("compile_error", "LLVM said no")
+    assert kind_of(one, "unpicklable")[0] == "compile_error"
+    assert kind_of(one, "garbage")[0] == "compile_error"
+    first = one.build(**job("ok"))["pid"]
+    kind, message = kind_of(one, "segfault")
+    assert kind == "crash" and "SIGSEGV" in message
+    kind, message = kind_of(one, "exit")
+    assert kind == "crash" and "code 1" in message
+    assert kind_of(one, "bad_alloc")[0] == "oom"
+    for hanging in ("hang", "spin"):
+        kind, message = kind_of(one, hanging, timeout=0.3)
+        assert kind == "compile_timeout" and "0.3 s" in message
+    second = one.build(**job("ok"))["pid"]
+    assert second != first and gone(first)
+
+
+def test_unknown_command_is_invalid(service):
+    with pytest.raises(WorkerError, match="knows no command 'fly'"):
+        service().call("fly")
+
+
+def test_memory_is_bounded(service):
+    one = service(memory=1 << 30)
+    assert kind_of(one, "eat")[0] == "oom"
+    assert one.build(**job("ok"))["symbol"] == "cg_1"
+
+
+def test_recycled_after_jobs_and_by_size(service):
+    one = service(max_jobs=2)
+    pids = [one.build(**job("ok"))["pid"] for _ in range(4)]
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+    one = service(max_rss=1)
+    assert one.build(**job("ok"))["pid"] != one.build(**job("ok"))["pid"]
+
+
+def test_killed_from_outside(service):
+    one = service()
+    pid = one.build(**job("ok"))["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    assert one.build(**job("ok"))["pid"] != pid
+    worker = one._workers[0]
+    threading.Timer(0.2, lambda: os.kill(worker.process.pid, signal.SIGKILL)).start()
+    kind, message = kind_of(one, "hang")
+    assert kind == "crash" and "SIGKILL" in message
+
+
+def test_children_of_a_killed_worker_die_too(service, tmp_path):
+    assert kind_of(service(), "child", tmp_path=tmp_path, timeout=0.5)[0] == "compile_timeout"
+    assert gone(int((tmp_path / "child").read_text()))
+
+
+def test_batch_runs_in_parallel_and_keeps_order(service):
+    two = service(2)
+    told = []
+    jobs = [job(do) for do in ("ok", "segfault", "invalid", "ok", "error", "ok")]
+    outcomes = two.build_many(jobs, 20.0, done=lambda i, o: told.append(i))
+    kinds = [o.kind if isinstance(o, WorkerError) else "ok" for o in outcomes]
+    assert kinds == ["ok", "crash", "invalid", "ok", "compile_error", "ok"] and sorted(told) == list(range(6))
+    outcomes = two.build_many([job("sleep", seconds=0.2) for _ in range(2)], 20.0)
+    assert len({o["pid"] for o in outcomes}) == 2
+
+
+def test_batch_deadline_leaves_the_rest_undone(service):
+    outcomes = service().build_many([job("ok"), job("hang"), job("ok")], 20.0, deadline=time.monotonic() + 1.0)
+    assert outcomes[0]["symbol"] == "cg_1" and outcomes[1].kind == "compile_timeout" and outcomes[2] is None
+
+
+def test_interrupt_abandons_the_batch_and_the_next_works(service):
+    two = service(2)
+    two.build_many([job("ok"), job("ok")], 20.0)
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        two.build_many([job("hang"), job("hang")], 20.0)
+    assert two.build(**job("ok"))["symbol"] == "cg_1"
+    threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        two.build(**job("hang"))
+    assert two.build(**job("ok"))["symbol"] == "cg_1"  # not the answer of the job that was abandoned
+
+
+def test_from_several_threads(service):
+    one, got = service(), []
+
+    def ask():
+        got.append(one.build(**job("ok"))["pid"])
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert len(got) == 4 and len(set(got)) == 1  # and the child outlives the thread that happened to start it
+    assert one.build(**job("ok"))["pid"] == got[0]
+
+
+PARENT = """
+import os, sys
+from convgen.emit.service import CompileService
+service = CompileService(command=[sys.executable, "-m", "tests.workers.fake_compiler"], env={"PYTHONPATH": os.getcwd()})
+print(service.build({"do": "ok"}, {}, None, "/tmp", "s")["pid"], flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_workers_end_with_their_parent_however_it_ends():
+    """No __main__ guard here, and the parent's code comes from -c as in a notebook."""
+    for end in (signal.SIGKILL, None):
+        parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        parent.send_signal(end) if end else parent.stdin.write("\n")
+        parent.communicate(timeout=20)
+        assert gone(pid)
+
+
+def test_worker_that_cannot_start_is_a_crash():
+    with pytest.raises(WorkerError, match="code 1.*No module named"):
+        CompileService(command=[sys.executable, "-m", "no_such_module_here"]).build(**job("ok"))
+
+
+def test_scratch_folders_are_removed(service):
+    one = service()
+    folder = one.build(**job("ok"))["cwd"]
+    assert os.path.isdir(folder)
+    one.close()
+    assert not os.path.exists(folder)
