@@ -53,14 +53,14 @@ class LocalBuilder:
         return COMPILE_TIMEOUT if not self._slowest else min(COMPILE_TIMEOUT, max(10.0, 4 * self._slowest))
 
     def _link(self, job: dict, entry: dict):
-        from ..export.link import link_library
+        from ..export.link import link_objects
 
         folder = Path(job["directory"])
         source = folder / entry["object"]
         try:
             digest = hashlib.sha256(source.read_bytes()).hexdigest()
             target = folder / "kernel.so"
-            link_library([str(source)], str(target))
+            link_objects([source], target)
         except (OSError, Error) as error:
             return WorkerError("compile_error", f"linking failed: {error}")
         return Built(str(target), entry, digest)
