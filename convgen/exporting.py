@@ -12,6 +12,10 @@ from typing import Any, Iterable, Mapping
 from . import building
 from .errors import ArgumentError
 
+_LIBRARY = "kernel.cvg"  # of a compiled kernel, inside its folder of the cache
+
+_kernels: dict[str, Any] = {}  # those this process has loaded: code stays loaded, so each is loaded once
+
 # Which origins of records each requirement accepts.
 _ACCEPTED = {"any": ("exact", "near", "default"), "near": ("exact", "near"), "tuned": ("exact",)}
 
@@ -62,7 +66,7 @@ def _ratio(row: ReportRow) -> str:
 
 def export(workloads, path, target, threads, logs, name, require) -> ExportReport:
     """See `convgen.api.export`."""
-    from .targets import resolve
+    from .targets import resolve, usable_threads
     from .tune.records import Store
     if require not in _ACCEPTED:
         raise ArgumentError(f"export: require must be one of {', '.join(_ACCEPTED)}, got {require!r}")
@@ -76,11 +80,10 @@ def export(workloads, path, target, threads, logs, name, require) -> ExportRepor
         variants.append((machines[0], [(names, building.plan(w, m, store)) for m in machines for w, names in named.items()]))
     _require(require, [planned for _, plans in variants for _, planned in plans])
     with tempfile.TemporaryDirectory(prefix="convgen-export-") as scratch:
-        built = [(machine, building.build([planned for _, planned in plans], _folder(scratch, i), os.cpu_count() or 1))
-                 for i, (machine, plans) in enumerate(variants)]
+        built = [(machine, list(named), building.build([planned for _, planned in plans], scratch, usable_threads())) for machine, plans in variants]
         sha256 = write(path, name or identifier(path), built, scratch)
     rows = [ReportRow(", ".join(names) or None, entry["id"], machine.name, entry["threads"], entry["origin"], entry["measured_us"], entry["torch_us"])
-            for (machine, plans), (_, entries) in zip(variants, built) for (names, _), entry in zip(plans, entries)]
+            for (machine, plans), (_, _, entries) in zip(variants, built) for (names, _), entry in zip(plans, entries)]
     return ExportReport(str(path), sha256, rows)
 
 
@@ -125,7 +128,43 @@ def _require(require: str, plans) -> None:
                              f"{first.target['name']} with {first.target['threads']} threads: {first.found.reason}")
 
 
-def _folder(scratch: str, index: int) -> Path:
-    folder = Path(scratch, str(index))
-    folder.mkdir()
-    return folder
+def write(path, name: str, built, scratch) -> str:
+    """Link `built`, a list of (Target, workloads, entries), into the library `path`; returns its sha256."""
+    from .export.link import link_library
+    from .runtime.manifest import read
+    variants, signatures = {}, {}
+    for machine, workloads, entries in built:
+        objects = [entry | {"object": os.path.join(scratch, entry["object"])} for entry in entries]
+        variants[machine.name] = (machine.to_json(), objects)
+        for w in workloads:
+            signatures.setdefault(w.operator, []).append(w.signature)
+    link_library(variants, signatures, path, name)
+    return read(path).sha256
+
+
+def compiled(workload, target, threads, logs):
+    """See `convgen.api.compile`."""
+    from . import cache
+    from .errors import LibraryError
+    from .runtime.kernel import Kernel
+    from .targets import resolve
+    from .tune.records import Store
+    if not hasattr(workload, "description"):
+        raise ArgumentError(f"compile: expected a Workload, got {type(workload).__name__}; convgen.workload(id) makes one from an id")
+    machine = resolve(target)
+    machine = machine.with_threads(_count(threads)) if threads is not None else machine
+    planned = building.plan(workload, machine, Store.open(logs))
+    key = planned.key
+    if key in _kernels:
+        return _kernels[key]
+
+    def make(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="convgen-compile-") as scratch:
+            write(folder / _LIBRARY, "kernel", [(machine, [workload], building.build([planned], scratch))], scratch)
+
+    try:
+        kernel = Kernel.load(cache.entry(key, make) / _LIBRARY)
+    except LibraryError:  # damaged on disk: make it once more
+        cache.discard(key)
+        kernel = Kernel.load(cache.entry(key, make) / _LIBRARY)
+    return _kernels.setdefault(key, kernel)

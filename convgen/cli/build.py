@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from . import arguments
-from .output import common, note, quantity, show, table
+from .output import common, note, show
 
 
 def add(verbs) -> None:
@@ -48,28 +50,14 @@ def _export(options) -> int:
         report = convgen.export(workloads, options.output, target=options.target or "native", threads=options.threads,
                                 logs=options.logs, name=options.name, require=options.require)
     except Unmet as unmet:
-        import sys
         print(f"convgen: {unmet}", file=sys.stderr)
         return 3
     show(options, report.to_json(), str(report))
     return 0
 
 
-def _inspect(options) -> None:
-    from ..runtime.manifest import read
-    manifest = read(options.path)
-    data = manifest.data
-    if options.json:
-        return show(options, {"sha256": manifest.sha256, **data})
-    size = sum(facts["size"] for facts in data["files"].values())
-    lines = [f"{data['name']}: format {data['format']}, {len(data['files'])} files, {quantity(size, 'B')}, manifest sha256 {manifest.sha256}"]
-    for variant in data["variants"]:
-        lines += ["", f"{variant['target']['name']} ({variant['target'].get('fingerprint', 'no fingerprint')}), {variant['file']}"]
-        rows = [(k["id"], k.get("threads", ""), k.get("origin", ""), _us(k.get("measured_us")), _us(k.get("torch_us")), quantity(k.get("workspace", 0), "B"))
-                for k in variant["kernels"]]
-        lines.append(table(rows, ("workload", "threads", "record", "us", "torch us", "workspace")))
-    print("\n".join(lines))
-
-
-def _us(value) -> str:
-    return "" if value is None else f"{value:.4g}"
+def _inspect(options) -> int:
+    from ..export.inspect import inspect, to_text
+    facts = inspect(options.path)
+    show(options, facts, to_text(facts))
+    return 1 if facts["damage"] else 0
