@@ -73,11 +73,14 @@ class Buffer:
 
 
 class NativeKernel:
-    """The run and prepare functions of one kernel entry in a linked shared object."""
+    """The run and prepare functions of one kernel entry in a linked shared object.
 
-    def __init__(self, path: str, entry: dict, dims: dict):
+    `dims` are the workload's sizes; `shim` is the compiled runtime shim (None for kernels that need neither threads nor scratch).
+    """
+
+    def __init__(self, path: str, entry: dict, dims: dict, shim: str | None = None):
         self.entry, self.dims = entry, dims
-        self.library = load_shared(path)
+        self.library = load_shared(path, shim)
         self._run = self._function(entry["symbol"])
         prepare = entry.get("prepare")
         self._prepare = self._function(prepare["symbol"]) if prepare else None
@@ -118,17 +121,47 @@ class NativeKernel:
         def call(keep=(packed, result, tensors, buffers)):
             code = function(None, where, count, out)
             if code:
-                raise WorkerError("crash", f"the kernel refused its arguments (code {code})")
+                raise WorkerError("crash", f"the kernel stopped with code {code}: {raised_message()}")
 
         return call
 
 
-def load_shared(path: str) -> ctypes.CDLL:
-    """Open a linked kernel library; brings in libtvm_ffi for the error hook when the library was linked without it."""
-    try:
-        return ctypes.CDLL(path)
-    except OSError:
-        import tvm_ffi.libinfo
+def raised_message() -> str:
+    """The message that a kernel left with TVM FFI before it returned an error."""
+    import tvm_ffi.libinfo
 
-        ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi(), mode=ctypes.RTLD_GLOBAL)
-        return ctypes.CDLL(path)
+    library = ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi())
+    error = ctypes.c_void_p()
+    library.TVMFFIErrorMoveFromRaised.argtypes = [ctypes.c_void_p]
+    library.TVMFFIErrorMoveFromRaised(ctypes.byref(error))
+    if not error.value:
+        return "no message; it may have run out of memory"
+    # After the object's header (24 bytes) stand two strings as (pointer, length): the kind and the message.
+    where, length = (ctypes.c_uint64 * 4).from_address(error.value + 24)[2:]
+    message = ctypes.string_at(where, length).decode(errors="replace")
+    library.TVMFFIObjectDecRef.argtypes = [ctypes.c_void_p]
+    library.TVMFFIObjectDecRef(error)
+    return message
+
+
+_shims: dict[str, object] = {}
+
+
+def open_shim(path: str | None):
+    """The runtime shim compiled at `path`, opened once per process; None for None."""
+    from ..runtime import native, threads
+
+    if path is not None and path not in _shims:
+        _shims[path] = native.Shim(path)
+        threads.attach(_shims[path])
+    return _shims.get(path)
+
+
+def load_shared(path: str, shim: str | None) -> ctypes.CDLL:
+    """Open a linked kernel library; `shim` (path of the compiled runtime shim) gives it threads and scratch memory."""
+    from ..runtime import native
+
+    library = native.open_library(path)
+    if shim is not None:
+        open_shim(shim).attach(library)
+    return library

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -48,15 +49,20 @@ class LocalRunner:
         self.folder = tempfile.mkdtemp(prefix="convgen-cases-")
         self._worker = Worker(command, env=measuring_environment(target.get("threads", 1)), memory=memory, max_jobs=400,
                               max_rss=8 << 30, timeout_kind="run_timeout")
-        self._warm: set[tuple[str, bool]] = set()
+        self._warm: set[tuple[str, bool, int]] = set()
         self._elements = 1
+        self._shim: str | None = None
 
     def warm(self, description: dict, thorough: bool = False, timeout: float = 300.0) -> None:
-        """Compute the references of a workload ahead of its candidates; done once, kept in the session's folder."""
-        if (description["id"], thorough) not in self._warm:
-            answer = self._ask("warm", timeout, description=description, thorough=thorough)
-            self._elements = answer["elements"]
-            self._warm.add((description["id"], thorough))
+        """Compute the references of a workload ahead of its candidates, whose time limits must count only themselves.
+
+        Done once per worker; a fresh worker reads what its predecessor computed from the session's folder.
+        """
+        self._worker.start()
+        key = (description["id"], thorough, self._worker.starts)
+        if key not in self._warm:
+            self._elements = self._ask("warm", timeout, description=description, thorough=thorough)["elements"]
+            self._warm.add(key)
 
     def provide(self, description: dict, tensors: dict) -> None:
         """Use these logical arrays as the realistic inputs of a workload (before its first measurement)."""
@@ -82,6 +88,7 @@ class LocalRunner:
     def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 12,
              budget: float = 1.0) -> list[list[float]]:
         """Microseconds per candidate and interleaved round."""
+        self.warm(description)
         limit = max(10.0, 20 * (budget + best_us * 1e-6 * rounds * len(candidates)))
         return self._ask("race", limit, candidates=[{"path": p, "entry": e} for p, e in candidates], description=description,
                          target=self.target, rounds=rounds, budget=budget)
@@ -102,4 +109,10 @@ class LocalRunner:
         return limit if longest is None else max(0.1, min(limit, longest))
 
     def _ask(self, command: str, timeout: float, **arguments):
-        return self._worker.request({"cmd": command, "folder": self.folder, **arguments}, timeout)
+        if self._shim is None:
+            from ..export.link import compile_shim
+
+            path = os.path.join(self.folder, "shim.so")
+            compile_shim(path)
+            self._shim = path
+        return self._worker.request({"cmd": command, "folder": self.folder, "shim": self._shim, **arguments}, timeout)

@@ -13,7 +13,7 @@ from ..errors import WorkerError
 from ..workers.child import serve
 from . import timing
 from .cases import CaseBook
-from .kernel import NativeKernel
+from .kernel import NativeKernel, open_shim
 from .roofline import fastest_possible_us
 from .verify import fill, oracles_of, verify
 
@@ -36,8 +36,9 @@ def load_program(description: dict):
     return Program.from_json(description)
 
 
-def warm(description: dict, folder: str | None = None, thorough: bool = False, seeds=(0, 1)) -> dict:
+def warm(description: dict, folder: str | None = None, shim: str | None = None, thorough: bool = False, seeds=(0, 1)) -> dict:
     """Make the references ahead of the candidates, so that a candidate's time limit counts only the candidate."""
+    open_shim(shim)
     book = _book(description, folder)
     exact = getattr(book.program, "exact", False)
     for letter in "EF" if thorough else ("E" if exact else "F"):
@@ -47,17 +48,18 @@ def warm(description: dict, folder: str | None = None, thorough: bool = False, s
     return {"elements": int(np.prod(book.program.output.shape))}
 
 
-def check(path: str, entry: dict, description: dict, folder: str | None = None, thorough: bool = True, seeds=(0, 1)) -> dict:
+def check(path: str, entry: dict, description: dict, folder: str | None = None, shim: str | None = None,
+          thorough: bool = True, seeds=(0, 1)) -> dict:
     """Verdict of the oracles as a dict; never raises for a wrong kernel."""
     book = _book(description, folder)
-    return verify(NativeKernel(path, entry, description["dims"]), book, thorough, tuple(seeds)).to_json()
+    return verify(NativeKernel(path, entry, description["dims"], shim), book, thorough, tuple(seeds)).to_json()
 
 
-def measure(path: str, entry: dict, description: dict, target: dict, folder: str | None = None, budget: float = 0.1,
-            hopeless_us: float | None = None, cold: bool = False) -> dict:
+def measure(path: str, entry: dict, description: dict, target: dict, folder: str | None = None, shim: str | None = None,
+            budget: float = 0.1, hopeless_us: float | None = None, cold: bool = False) -> dict:
     """Quick oracle, then time. Returns {"verdict": ..., "time": timing.measure(...)}; raises WorkerError("wrong")."""
     book = _book(description, folder)
-    kernel = NativeKernel(path, entry, description["dims"])
+    kernel = NativeKernel(path, entry, description["dims"], shim)
     verdict = verify(kernel, book, thorough=False)
     if not verdict.ok:
         raise WorkerError("wrong", verdict.reason)
@@ -68,14 +70,14 @@ def measure(path: str, entry: dict, description: dict, target: dict, folder: str
     return {"verdict": verdict.to_json(), "time": taken}
 
 
-def race(candidates: list[dict], description: dict, target: dict, folder: str | None = None, rounds: int = 12,
-         budget: float = 1.0) -> list[list[float]]:
+def race(candidates: list[dict], description: dict, target: dict, folder: str | None = None, shim: str | None = None,
+         rounds: int = 12, budget: float = 1.0) -> list[list[float]]:
     """Re-measure kernels in interleaved rounds; microseconds per candidate and round.
 
     Interleaving lets drift of the machine hit all alike; the order of a round rotates so that none always follows another.
     """
     book = _book(description, folder)
-    calls = [_ready(NativeKernel(c["path"], c["entry"], description["dims"]), book) for c in candidates]
+    calls = [_ready(NativeKernel(c["path"], c["entry"], description["dims"], shim), book) for c in candidates]
     estimates = [min(timing.sample(call, 1) for _ in range(3)) for call in calls]
     share = budget / max(1, len(calls)) / rounds
     repeats = [max(1, min(2000, round(share / max(estimate, 1e-9)))) for estimate in estimates]
