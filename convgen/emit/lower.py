@@ -1,0 +1,331 @@
+"""From a plan to tensor expressions: one PrimFunc for the call, one for preparing the parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import tvm
+from tvm import te, tirx
+
+from ..lang import access, expr as E
+from ..lang.size import tree_of, value_of
+from . import plan as P
+from .vector_math import FUNCTIONS
+
+
+@dataclass
+class Block:
+    """What a schedule may know of one block: the roles of its loops, never the operator.
+
+    `loops`: (axis, part) per loop, part "full", "outer" (blocks of the vector axis) or "lanes". `kind`: "reduce", "map", "copy" or "store".
+    """
+
+    name: str
+    kind: str
+    loops: list
+    stage: str
+    lanes: int
+    reduce: list = field(default_factory=list)  # (axis, "window" | "channel")
+    reads: list = field(default_factory=list)  # names of copy blocks made for this one
+    vec: str = ""
+
+
+@dataclass
+class Lowered:
+    """`run` and `prepare` (or None) as IRModules, their argument lists, and the blocks of `run` in order."""
+
+    run: object
+    prepare: object
+    args: list
+    prepare_args: list
+    blocks: list
+
+
+class _Lowering:
+    def __init__(self, plan, alignment=64):
+        self.plan, self.program = plan, plan.program
+        self.batch = te.var("N") if self.program.any_batch else None
+        self.tensors, self.border, self.blocks = {}, {}, []
+        for t in self.program.tensors:
+            perm = t.permutation(self.program.layout)
+            shape = [self._dim(t.trees[d], t.shape[d]) for d in perm]
+            self.border[t.name] = (te.placeholder(shape, t.dtype, name=t.name), perm)
+
+    def _dim(self, tree, value):
+        return self.batch if self.batch is not None and tree == "N" else value
+
+    def _axis_extent(self, stage, name, value):
+        axis = next((a for a in [*stage.axes, *stage.reduce] if a.name == name), None)
+        return self.batch if self.batch is not None and axis is not None and tree_of(axis.size) == "N" else value
+
+    # -- expressions ----------------------------------------------------------------------------------------------------
+    def value(self, e, axes, read):
+        """A TIR expression. `axes`: axis name → index; `read(load, index)`: the element of a tensor."""
+        op = e.op
+        if op == "axis":
+            return axes[e.data]
+        if op == "const":
+            return tirx.const(e.data, {"float": "float32", "int": "int32", "bool": "bool"}[e.dtype])
+        if op == "size":
+            return self._dim(e.data[0], tirx.const(e.data[1], "int32"))
+        if op == "load":
+            return read(e, [self.value(a, axes, read) for a in e.args])
+        a = [self.value(x, axes, read) for x in e.args]
+        if op == "select":
+            heavy = any(x.op == "load" for x in e.args[1].walk()) or any(x.op == "load" for x in e.args[2].walk())
+            return tirx.if_then_else(*a) if heavy else tirx.Select(*a)
+        if op in FUNCTIONS:
+            return FUNCTIONS[op](a[0])
+        return _OPS[op](*a)
+
+    # -- reads ----------------------------------------------------------------------------------------------------------
+    def element(self, name, index, padding):
+        """One element of a border tensor or stage result as float32, padding included. `index` counts from the first padded position."""
+        if name in self.border:
+            tensor, perm = self.border[name]
+            spec = self.program.tensor(name)
+            extents = [self._dim(spec.trees[d], spec.shape[d]) for d in range(len(index))]
+            place = lambda i: [i[d] for d in perm]
+        else:
+            tensor, layout, stage = self.tensors[name]
+            extents = [self._dim(tree_of(a.size), value_of(a.size)) for a in stage.axes]
+            place = layout.index
+        if padding is None:
+            return _float(tensor, place(index))
+        guard, mapped = [], []
+        for i, n, pair in zip(index, extents, padding.amounts):
+            lo, hi = (value_of(v) for v in pair)
+            if not lo and not hi:
+                mapped.append(i)
+                continue
+            i = i - lo
+            if padding.mode == "zeros":
+                guard.append(tirx.all(i >= 0, i < n))
+            elif padding.mode == "replicate":
+                i = te.max(te.min(i, n - 1), 0)
+            elif padding.mode == "circular":
+                i = tirx.floormod(i, n)
+            else:
+                i = tirx.Select(i < 0, 0 - i, i)
+                i = te.max(tirx.Select(i > n - 1, 2 * (n - 1) - i, i), 0)
+            mapped.append(i)
+        value = _float(tensor, place(mapped))
+        return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
+
+    def reader(self, p):
+        """How stage `p` reads: through its copies, or straight, clamped where whole tiles reach beyond the data."""
+        true = access.extents(p.stage)
+        beyond = {n for n in true if p.extents.get(n, true[n]) > true[n]}
+        if p.layout.blocks * p.lanes > true[p.vec]:
+            beyond.add(p.vec)
+
+        def read(load, index):
+            operand = p.operands.get(P.key(load))
+            if operand is not None and operand.kind in ("staged", "packed"):
+                return self.tensors[operand.name](*operand.layout.index([self._coord(c, index) for c in operand.coords]))
+            name, padding = load.data
+            inside = []
+            for d, (i, a) in enumerate(zip(index, load.args)):
+                if beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d])):
+                    i = te.min(i, self._extent_of(name, d) - 1)
+                inside.append(i)
+            return self.element(name, inside, padding)
+        return read
+
+    def _extent_of(self, name, d):
+        spec = self.program.tensor(name)
+        if spec is not None:
+            return self._dim(spec.trees[d], spec.shape[d])
+        return value_of(self.program.stage(name).axes[d].size)
+
+    def _coord(self, coord, index):
+        return self.axes[coord[1]] if coord[0] == "axis" else index[coord[1]] - coord[2]
+
+    # -- stages ---------------------------------------------------------------------------------------------------------
+    def copy(self, operand, p):
+        """The staged copy of one read, zero where neither data nor padding reaches."""
+        layout, load, stage = operand.layout, operand.load, p.stage
+        shape_extents = [self.batch if self.batch is not None and i == operand.batch else e for i, e in enumerate(layout.extents)]
+        layout.extents = shape_extents
+        true = access.extents(stage)
+        at = {c[1]: i for i, c in enumerate(operand.coords) if c[0] == "dim"}
+
+        def body(*physical):
+            logical = layout.logical(physical)
+            axes = {c[1]: v for c, v in zip(operand.coords, logical) if c[0] == "axis"}
+            index, guard = [], []
+            for d, a in enumerate(load.args):
+                i = logical[at[d]] + operand.coords[at[d]][2] if d in at else self.value(a, axes, None)
+                index.append(i)
+            for name, v in axes.items():
+                if name == p.vec and p.layout.blocks * p.lanes > true[name] or p.extents[name] > true[name]:
+                    guard.append(v < true[name])
+            if layout.split is not None and operand.coords[layout.split][0] == "dim" and layout.overhangs:
+                guard.append(logical[layout.split] < layout.extents[layout.split])
+            name, padding = load.data
+            for d, i in enumerate(index):
+                amounts = [value_of(v) for v in padding.amounts[d]] if padding else (0, 0)
+                if not any(amounts) and d in at:
+                    span = operand.coords[at[d]][2] + operand.layout.extents[at[d]] if not isinstance(operand.layout.extents[at[d]], tirx.Var) else None
+                    limit = self._extent_of(name, d)
+                    if span is not None and isinstance(limit, int) and span > limit:
+                        index[d] = te.min(i, limit - 1)
+            value = self.element(name, index, padding)
+            return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
+        self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
+        names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
+        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes))
+
+    def stage(self, p):
+        """One run-time stage in its layout."""
+        stage, layout = p.stage, p.layout
+        for operand in p.operands.values():
+            if operand.kind == "staged":
+                self.copy(operand, p)
+        names = [a.name for a in stage.axes]
+        layout.extents = [self._axis_extent(stage, n, e) for n, e in zip(names, layout.extents)]
+        reduced = {a.name: te.reduce_axis((0, value_of(a.size)), name=a.name) for a in stage.reduce}
+        read = self.reader(p)
+        true = access.extents(stage)
+
+        def body(*physical):
+            logical = layout.logical(physical)
+            self.axes = dict(zip(names, logical)) | reduced
+            if not stage.combiner and layout.overhangs:  # a map's last block must not read what is not there
+                value = self.value(stage.body, self.axes, read)
+                return tirx.if_then_else(self.axes[p.vec] < true[p.vec], value, tirx.const(0.0, "float32"))
+            value = self.value(stage.body, self.axes, read)
+            return _COMBINE[stage.combiner](value, axis=list(reduced.values())) if stage.combiner else value
+        tensor = te.compute(layout.shape, body, name=stage.name)
+        self.tensors[stage.name] = (tensor, layout, stage)
+        roles = access.roles(stage)
+        self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
+                                 [(a.name, "window" if a.name in roles.window else "channel") for a in stage.reduce],
+                                 [o.name for o in p.operands.values() if o.kind == "staged"], p.vec))
+
+    def output(self):
+        """The output tensor: the last tiles through the epilogue, or a map of its own."""
+        spec, plan = self.program.output, self.plan
+        perm = spec.permutation(self.program.layout)
+        back = [perm.index(d) for d in range(len(perm))]
+        anchor = next((p for p in plan.stages if p.is_output), None)
+        stage = plan.output or anchor.store or anchor.stage
+        names = [a.name for a in stage.axes]
+        shape = [self._dim(spec.trees[d], spec.shape[d]) for d in perm]
+
+        def read(load, index):
+            operand = plan.store_operands.get(P.key(load)) or (plan.stage(stage.name).operands.get(P.key(load)) if plan.output else None)
+            if operand is not None and operand.kind == "packed":
+                return self.tensors[operand.name](*operand.layout.index([self._coord(c, index) for c in operand.coords]))
+            return self.element(load.data[0], index, load.data[1])
+
+        def body(*physical):
+            logical = [physical[b] for b in back]
+            self.axes = dict(zip(names, logical))
+            if stage is (anchor.stage if anchor else None):
+                value = self.element(stage.name, logical, None)
+            else:
+                value = self.value(stage.body, self.axes, read)
+            return value if spec.dtype == "float32" else value.astype(spec.dtype)
+        tensor = te.compute(shape, body, name="out")
+        tags = [(names[d], "full") for d in perm]
+        p = anchor or plan.stage(stage.name)
+        self.blocks.append(Block("out", "store" if anchor else "map", tags, p.stage.name, p.lanes, vec=p.vec))
+        return tensor
+
+    def prepare(self):
+        """(outputs, module) of the parameter side: bind-time stages, then every packed layout."""
+        for stage in self.program.bind_stages:
+            names = [a.name for a in stage.axes]
+            reduced = {a.name: te.reduce_axis((0, value_of(a.size)), name=a.name) for a in stage.reduce}
+
+            def body(*index):
+                axes = dict(zip(names, index)) | reduced
+                value = self.value(stage.body, axes, lambda load, i: self.element(load.data[0], i, load.data[1]))
+                return _COMBINE[stage.combiner](value, axis=list(reduced.values())) if stage.combiner else value
+            layout = P.Layout([value_of(a.size) for a in stage.axes])
+            self.tensors[stage.name] = (te.compute(layout.shape, body, name=stage.name), layout, stage)
+        made = []
+        for operand in self.plan.packed:
+            layout, load = operand.layout, operand.load
+
+            def body(*physical):
+                logical = layout.logical(physical)
+                axes = {c[1]: v for c, v in zip(operand.coords, logical)}
+                index = [self.value(a, axes, None) for a in load.args]
+                guard, inside = [], []
+                for d, i in enumerate(index):
+                    limit = self._extent_of(load.data[0], d)
+                    span = access.interval(load.args[d], {c[1]: (0, (layout.blocks * layout.lanes if k == layout.split else e) - 1) for k, (c, e) in enumerate(zip(operand.coords, layout.extents))})
+                    if span is None or span[1] >= limit:
+                        guard.append(i < limit)
+                    inside.append(i)
+                stage_extent = self.true_extents[operand.name]
+                for k, (c, v) in enumerate(zip(operand.coords, logical)):
+                    whole = layout.blocks * layout.lanes if k == layout.split else layout.extents[k]
+                    if whole > stage_extent[c[1]]:
+                        guard.append(v < stage_extent[c[1]])
+                value = self.element(load.data[0], inside, load.data[1])
+                return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
+            made.append(te.compute(layout.shape, body, name=operand.name))
+        return made
+
+    def result(self, symbol) -> Lowered:
+        plan, program = self.plan, self.program
+        self.true_extents = {}
+        for p in plan.stages:
+            for o in p.operands.values():
+                self.true_extents[o.name] = access.extents(p.stage)
+        for p in plan.stages:
+            if p.store is not None:
+                for o in plan.store_operands.values():
+                    self.true_extents[o.name] = access.extents(p.store)
+        packed = self.prepare()
+        for o, t in zip(plan.packed, packed):
+            self.tensors[o.name] = te.placeholder(t.shape, "float32", name=o.name)
+        placeholders = [self.tensors[o.name] for o in plan.packed]
+        for p in plan.stages:
+            if p.stage is not plan.output:
+                self.stage(p)
+            else:
+                for operand in p.operands.values():
+                    if operand.kind == "staged":
+                        self.copy(operand, p)
+        out = self.output()
+        inputs = [t for t in program.tensors if t.kind == "input"]
+        params = [t for t in program.tensors if t.kind == "param"]
+        run = te.create_prim_func([*(self.border[t.name][0] for t in inputs), *placeholders, out])
+        args = [self._arg(t) for t in inputs] + [self._packed_arg(o) for o in plan.packed] + [self._arg(program.output)]
+        prepare = prepare_args = None
+        if packed:
+            prepare = te.create_prim_func([*(self.border[t.name][0] for t in params), *packed])
+            prepare_args = [self._arg(t) for t in params] + [self._packed_arg(o) for o in plan.packed]
+        module = lambda f, name: tvm.IRModule({"main": f.with_attr("global_symbol", name)})
+        return Lowered(module(run, f"{symbol}_run"), module(prepare, f"{symbol}_prepare") if prepare is not None else None, args, prepare_args, self.blocks)
+
+    def _arg(self, t):
+        perm = t.permutation(self.program.layout)
+        shape = ["N" if self.batch is not None and t.trees[d] == "N" else t.shape[d] for d in perm]
+        return {"name": t.name, "kind": t.kind, "shape": shape, "perm": list(perm) if perm != tuple(range(len(perm))) else None, "dtype": t.dtype}
+
+    def _packed_arg(self, o):
+        return {"name": o.name, "kind": "packed", "shape": [int(v) for v in o.layout.shape], "perm": None, "dtype": "float32"}
+
+
+def _float(tensor, index):
+    value = tensor(*index)
+    return value if str(tensor.dtype) == "float32" else value.astype("float32")
+
+
+_COMBINE = {"sum": te.sum, "max": te.max, "min": te.min}
+_OPS = {
+    "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b, "//": tirx.floordiv, "%": tirx.floormod,
+    "min": te.min, "max": te.max, "==": lambda a, b: a.equal(b) if hasattr(a, "equal") else tirx.EQ(a, b), "!=": lambda a, b: tirx.NE(a, b), "<": lambda a, b: a < b, "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b, ">=": lambda a, b: a >= b, "and": tirx.all, "or": tirx.any, "not": lambda a: tirx.Not(a), "neg": lambda a: 0 - a,
+    "abs": te.abs, "sqrt": te.sqrt, "floor": te.floor, "float": lambda a: a.astype("float32"), "int": lambda a: a.astype("int32"),
+}
+
+
+def lower(plan, symbol: str) -> Lowered:
+    """TE and PrimFuncs of a plan. `symbol` is the prefix of the exported names."""
+    return _Lowering(plan).result(symbol)

@@ -1,0 +1,298 @@
+"""The plan of a kernel: for every stage its vector axis and layout, for every read whether it is direct, staged or packed.
+
+Pure Python over the description and a choice of knobs; no TVM, no target, no operator name. Schedule spaces use it to count bytes
+before anything is compiled, the lowering builds exactly what it says.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..lang import access, expr as E
+from ..lang.count import stage_flops
+from ..lang.size import tree_of, value_of
+from .layout import Layout
+
+
+@dataclass
+class Operand:
+    """How one read reaches its data. `coords` are the dims of the staged or packed copy: ("dim", d, first) or ("axis", name)."""
+
+    load: E.Expr
+    kind: str  # "raw", "stage" (an earlier stage's result), "staged" (copied per call), "packed" (prepared when bound)
+    name: str = ""
+    coords: list = field(default_factory=list)
+    layout: Layout | None = None
+    batch: int | None = None  # the coord that is the batch
+
+    @property
+    def source(self) -> str:
+        return self.load.data[0]
+
+
+@dataclass
+class StagePlan:
+    """One run-time stage: vector axis and lanes, extents rounded up to whole tiles, layout of its result, operands by read."""
+
+    stage: object
+    vec: str
+    lanes: int
+    extents: dict
+    layout: Layout
+    operands: dict = field(default_factory=dict)
+    store: object = None  # the map stage (or None for a plain copy) that writes the output from this stage's tiles
+    is_output: bool = False
+
+    def operand(self, load) -> Operand:
+        return self.operands[key(load)]
+
+
+@dataclass
+class Plan:
+    program: object
+    stages: list
+    packed: list  # Operands to prepare, in argument order
+    store_operands: dict  # reads of the store stage, by key
+    output: object  # the map stage that writes the output on its own, or None if the last reduction's tiles are stored
+
+    def stage(self, name):
+        return next((s for s in self.stages if s.stage.name == name), None)
+
+
+def key(load) -> str:
+    """Reads with equal keys share one copy."""
+    return repr(E.to_json(load))
+
+
+def anchors(program) -> list:
+    """The reductions worth tuning: those that hold at least a twentieth of the work."""
+    run = [s for s in program.run_stages if s.combiner]
+    total = sum(stage_flops(s) for s in program.run_stages)
+    return [s for s in run if stage_flops(s) * 20 >= total]
+
+
+def epilogue_of(program):
+    """(anchor, store): the reduction whose tiles become the output, and the map stage in between; (None, None) if the output is another kind of map."""
+    last = program.run_stages[-1]
+    if last.combiner:
+        return last, None
+    loads = last.body.loads()
+    names = [a.name for a in last.axes]
+    for load in loads:
+        source = program.stage(load.data[0])
+        if source is None or source.combiner is None or source not in program.run_stages:
+            continue
+        aligned = load.data[1] is None and [a.data if a.op == "axis" else None for a in load.args] == names and [a.name for a in source.axes] == names
+        readers = [s for s in program.run_stages if any(e.data[0] == source.name for e in s.body.loads())]
+        once = [e for e in loads if e.data[0] == source.name]
+        if aligned and readers == [last] and all(key(e) == key(load) for e in once):
+            return source, last
+    return None, None
+
+
+def vector_kinds(load, vec: str, extents: dict, lanes: int) -> list:
+    """Per index dim, how it moves with the vector axis: "free", "constant" within a vector, "plain" (the axis itself), "window", or "other"."""
+    kinds = []
+    for index in load.args:
+        if vec not in index.axes():
+            kinds.append("free")
+            continue
+        terms = access.linear(index)
+        if terms is not None and terms[0].get(vec) == 1:
+            kinds.append("plain" if len(terms[0]) == 1 and terms[1] == 0 else "window")
+            continue
+        values = access.on_axis(index, vec, extents[vec])
+        if values is not None and (values == np.arange(extents[vec])).all() and index.axes() == [vec]:
+            kinds.append("plain")
+        elif values is not None and all(len(set(values[i:i + lanes])) == 1 for i in range(0, extents[vec], lanes)) and extents[vec] % lanes == 0:
+            kinds.append("constant")
+        else:
+            kinds.append("other")
+    return kinds
+
+
+def make(program, choice: dict, lanes: int) -> Plan:
+    """The plan that a choice means. `lanes`: float32 vector lanes of the target, for stages without knobs of their own."""
+    run = program.run_stages
+    anchor, store = epilogue_of(program)
+    emitted = [s for s in run if s is not store]
+    packed, plans = {}, {}
+    consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
+    for stage in reversed(emitted):
+        vec, width = _vector(program, stage, choice, plans, lanes)
+        ext = access.extents(stage)
+        if stage.combiner:
+            for axis, tile in ((choice.get(f"{stage.name}.axis1"), choice.get(f"{stage.name}.tile1", 1)), (choice.get(f"{stage.name}.axis2"), choice.get(f"{stage.name}.tile2", 1))):
+                if axis in ext and axis != vec and not _is_batch(program, stage, axis):
+                    ext[axis] = -(-ext[axis] // tile) * tile
+            blocks = -(-ext[vec] // width)
+            tv = choice.get(f"{stage.name}.vectors", 1)
+            vec_extent = -(-blocks // tv) * tv * width if tv > 1 else ext[vec]
+        else:
+            vec_extent = ext[vec]
+        names = [a.name for a in stage.axes]
+        layout = Layout([vec_extent if n == vec else ext[n] for n in names], None, names.index(vec), width)
+        plans[stage.name] = StagePlan(stage, vec, width, ext, layout, store=store if stage is anchor else None, is_output=stage is anchor)
+    order = [plans[s.name] for s in emitted]
+    for p in order:
+        for load in p.stage.body.loads():
+            k = key(load)
+            if k not in p.operands:
+                p.operands[k] = _operand(program, p, load, choice, consts, plans, len(p.operands))
+                if p.operands[k].kind == "packed":
+                    packed[p.operands[k].name] = p.operands[k]
+    store_operands = {}
+    output = None
+    if anchor is None:
+        output = emitted[-1]
+    if store is not None:
+        for load in store.body.loads():
+            if load.data[0] in consts:
+                op = _packed(load, [a for a in _axis_order(store, load, None)], None, 1, f"store_{load.data[0]}", access.extents(store))
+                store_operands[key(load)] = packed[op.name] = op
+            else:
+                store_operands[key(load)] = Operand(load, "stage" if program.stage(load.data[0]) else "raw")
+    return Plan(program, order, list(packed.values()), store_operands, output)
+
+
+def _is_batch(program, stage, axis) -> bool:
+    return program.any_batch and any(a.name == axis and tree_of(a.size) == "N" for a in stage.axes)
+
+
+def _vector(program, stage, choice, plans, lanes):
+    """Vector axis and lanes: a knob, or what the first reader wants, or the last axis."""
+    if f"{stage.name}.vec" in choice:
+        return choice[f"{stage.name}.vec"], choice[f"{stage.name}.lanes"]
+    ext = access.extents(stage)
+    names = [a.name for a in stage.axes]
+    want = None
+    for p in plans.values():
+        for load in p.stage.body.loads():
+            if load.data[0] != stage.name:
+                continue
+            kinds = vector_kinds(load, p.vec, p.extents, p.lanes)
+            if "plain" in kinds and want is None:
+                want = names[kinds.index("plain")]
+            elif want is None:
+                channels = [(p.extents[a.data], d) for d, a in enumerate(load.args) if a.op == "axis" and a.data in {r.name for r in p.stage.reduce}]
+                mixed = [(ext[names[d]], d) for d, a in enumerate(load.args) if set(access.roles(p.stage).channel) & set(a.axes())]
+                if channels or mixed:
+                    want = names[max(channels or mixed)[1]]
+    if want is None or _is_batch(program, stage, want):
+        want = names[-1]
+    width = lanes
+    while width > 1 and width // 2 >= ext[want]:
+        width //= 2
+    return want, width
+
+
+def reduce_order(stage, choice) -> list:
+    """Reduced axes in loop order: channel outside, window taps, then (after blocking) channel inside."""
+    r = access.roles(stage)
+    return [*r.channel, *r.window] if choice.get(f"{stage.name}.inner", "channel") == "window" else [*r.window, *r.channel]
+
+
+def _axis_order(stage, load, order):
+    """Axes that a read depends on: output axes in order, then reduced axes in loop order."""
+    used = set().union(*(set(a.axes()) for a in load.args)) if load.args else set()
+    reduced = order if order is not None else [a.name for a in stage.reduce]
+    return [a.name for a in stage.axes if a.name in used] + [n for n in reduced if n in used]
+
+
+def _packed(load, axes, vec, lanes, name, extents):
+    coords = [("axis", a) for a in axes]
+    split = axes.index(vec) if vec in axes else None
+    return Operand(load, "packed", name, coords, Layout([extents[a] for a in axes], None, split, lanes))
+
+
+def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Operand:
+    stage, name = p.stage, load.data[0]
+    true = access.extents(stage)
+    kinds = vector_kinds(load, p.vec, true, p.lanes)
+    label = f"{stage.name}_{name}{number or ''}"
+    if name in consts:
+        axes = _axis_order(stage, load, reduce_order(stage, choice))
+        moving = any(k in ("plain", "window", "other") for k in kinds)
+        ext = {n: p.extents[n] for n in true}
+        if moving and p.stage.combiner:
+            ext[p.vec] = p.layout.blocks * p.lanes
+        op = _packed(load, axes, p.vec if moving else None, p.lanes, label, ext)
+        if op.layout.split is None or not moving:
+            return op
+        return op
+    padding = load.data[1]
+    amounts = [tuple(value_of(v) for v in pair) for pair in padding.amounts] if padding else [(0, 0)] * len(load.args)
+    padded = any(lo or hi for lo, hi in amounts)
+    spec = program.tensor(name)
+    source_stage = plans.get(name)
+    if source_stage is not None and not padded:
+        return Operand(load, "stage")
+    inline = choice.get(f"{stage.name}.padding", "stage") == "inline"
+    data_dependent = any(any(e.op == "load" for e in a.walk()) for a in load.args)
+    ranges = _ranges(p)
+    spans = [access.interval(a, ranges) for a in load.args]
+    innermost = spec.permutation(program.layout)[-1] if spec else source_stage.layout.order[-1]
+    moving = [d for d, k in enumerate(kinds) if k in ("plain", "window", "other")]
+    overhang = p.layout.blocks * p.lanes != true[p.vec]
+    contiguous = all(k != "other" for k in kinds) and (not moving or (moving == [innermost] and not overhang and not (kinds[innermost] == "window" and amounts[innermost] != (0, 0))))
+    want_stage = (padded and not inline) or choice.get(f"{stage.name}.pack") in ("blocked",) and not moving and stage.combiner
+    stageable = not data_dependent and all(s is not None for s in spans) and stage.combiner is not None
+    if stageable and (want_stage or not contiguous):
+        return _staged(program, p, load, kinds, spans, choice, label, spec, source_stage)
+    return Operand(load, "raw" if source_stage is None else "stage")
+
+
+def _ranges(p: StagePlan) -> dict:
+    ranges = {n: (0, e - 1) for n, e in p.extents.items()}
+    ranges[p.vec] = (0, p.layout.blocks * p.lanes - 1)
+    return ranges
+
+
+def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -> Operand:
+    stage = p.stage
+    order = spec.permutation(program.layout) if spec else source_stage.layout.order
+    coords, extents, last, split, lanes, batch = [], [], None, None, 1, None
+    true = access.extents(stage)
+    blocks_extent = p.layout.blocks * p.lanes
+    for d in order:
+        if kinds[d] in ("plain", "other"):
+            for a in load.args[d].axes():
+                if ("axis", a) not in coords:
+                    coords.append(("axis", a))
+                    extents.append(blocks_extent if a == p.vec else p.extents[a])
+            continue
+        lo, hi = spans[d]
+        if kinds[d] == "window":
+            last = len(coords)
+        if program.any_batch and spec is not None and spec.trees[d] == "N":
+            batch = len(coords)
+        coords.append(("dim", d, lo))
+        extents.append(hi - lo + 1)
+    placed = list(range(len(coords)))
+    if ("axis", p.vec) in coords:
+        split, lanes = coords.index(("axis", p.vec)), p.lanes
+        if program.any_batch:
+            batch = next((i for i, c in enumerate(coords) if c[0] == "axis" and _is_batch(program, stage, c[1])), batch)
+    elif last is not None:
+        placed = [i for i in placed if i != last] + [last]
+    elif choice.get(f"{stage.name}.pack") == "blocked":
+        channel = set(access.roles(stage).channel)
+        inner = [i for i, c in enumerate(coords) if c[0] == "dim" and channel & set(load.args[c[1]].axes())]
+        if inner:
+            block = choice.get(f"{stage.name}.block", 0) or extents[inner[0]]
+            split, lanes = inner[0], min(block, extents[inner[0]])
+    del true
+    return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch)
+
+
+def staged_bytes(plan: Plan) -> int:
+    """Temporary memory of one call: intermediate results and staged copies."""
+    total = 0
+    for p in plan.stages:
+        if not p.is_output and p.stage is not plan.output:
+            total += 4 * math.prod(p.layout.shape)
+        total += sum(4 * math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged")
+    return total

@@ -1,0 +1,132 @@
+"""Access maps: how each tensor element that a stage reads depends on its axes, and the roles that follow.
+
+Roles are derived from how axes occur, never from an operator's name: window = reduced and in one affine index with an output axis;
+spatial = that partner; channel = reduced, alone in its index; batch, group and output channel = the remaining output axes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import expr as E
+from .size import value_of
+
+
+def extents(stage) -> dict:
+    """Axis name → extent, output axes first."""
+    return {a.name: value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+
+
+def linear(e: E.Expr):
+    """({axis: coefficient}, constant) of an index that is affine in its axes, else None."""
+    c = E.constant(e)
+    if c is not None:
+        return {}, int(c)
+    if e.op == "axis":
+        return {e.data: 1}, 0
+    if e.op in ("+", "-"):
+        a, b = linear(e.args[0]), linear(e.args[1])
+        if a is None or b is None:
+            return None
+        sign = 1 if e.op == "+" else -1
+        terms = dict(a[0])
+        for n, k in b[0].items():
+            terms[n] = terms.get(n, 0) + sign * k
+        return {n: k for n, k in terms.items() if k}, a[1] + sign * b[1]
+    if e.op == "*":
+        for x, y in (e.args, e.args[::-1]):
+            k, other = E.constant(y), linear(x)
+            if k is not None and other is not None:
+                return {n: v * int(k) for n, v in other[0].items() if v * k}, other[1] * int(k)
+    if e.op in ("//", "%") and E.constant(e.args[1]) == 1:
+        return linear(e.args[0]) if e.op == "//" else ({}, 0)
+    return None
+
+
+def interval(e: E.Expr, ranges: dict):
+    """(least, greatest) value of an index while each axis runs over its (first, last) in `ranges`; None if it depends on data."""
+    c = E.constant(e)
+    if c is not None:
+        return int(c), int(c)
+    if e.op == "axis":
+        return ranges[e.data]
+    parts = [interval(a, ranges) for a in e.args] if e.op in ("+", "-", "*", "//", "%", "min", "max", "neg") else None
+    if not parts or any(p is None for p in parts):
+        return None
+    if e.op == "neg":
+        return -parts[0][1], -parts[0][0]
+    (a, b), (c, d) = parts
+    if e.op == "+":
+        return a + c, b + d
+    if e.op == "-":
+        return a - d, b - c
+    if e.op == "*":
+        ends = (a * c, a * d, b * c, b * d)
+        return min(ends), max(ends)
+    if e.op == "//":
+        return (a // c, b // c) if c == d and c > 0 else None
+    if e.op == "%":
+        if c != d or c <= 0:
+            return None
+        return (a % c, b % c) if a // c == b // c else (0, c - 1)
+    return (min(a, c), min(b, d)) if e.op == "min" else (max(a, c), max(b, d))
+
+
+def on_axis(e: E.Expr, axis: str, extent: int):
+    """Values of an index along one axis, all other axes at zero; None if it depends on data."""
+    values = _values(e, {axis: np.arange(extent)})
+    return None if values is None else np.broadcast_to(values, (extent,))
+
+
+def _values(e, given):
+    c = E.constant(e)
+    if c is not None:
+        return int(c)
+    if e.op == "axis":
+        return given.get(e.data, 0)
+    ops = {"+": np.add, "-": np.subtract, "*": np.multiply, "//": np.floor_divide, "%": np.mod, "min": np.minimum, "max": np.maximum}
+    if e.op not in ops:
+        return None
+    parts = [_values(a, given) for a in e.args]
+    return None if any(p is None for p in parts) else ops[e.op](*parts)
+
+
+@dataclass
+class Roles:
+    """Axis names by role, in the stage's order."""
+
+    window: list
+    spatial: list
+    channel: list
+    plain: list  # output axes that are not spatial: batch, group, output channel
+    gathered: list  # reduced or output axes that occur in an index together with a tensor's value
+
+    def of(self, axis: str) -> str:
+        return next((r for r in ("window", "spatial", "channel", "plain", "gathered") if axis in getattr(self, r)), "plain")
+
+
+def roles(stage) -> Roles:
+    out, red = [a.name for a in stage.axes], [a.name for a in stage.reduce]
+    window, spatial, gathered = set(), set(), set()
+    for load in stage.body.loads():
+        for index in load.args:
+            names = index.axes()
+            if any(x.op == "load" for x in index.walk()):
+                gathered |= set(names)
+                continue
+            mixed_out, mixed_red = [n for n in names if n in out], [n for n in names if n in red]
+            if mixed_out and mixed_red and _moves(index, mixed_out):
+                window |= set(mixed_red)
+                spatial |= set(mixed_out)
+    # a group map (o // q * m + c) mixes an output axis with the reduced channel, but it is no window: the partner must move with every step
+    return Roles([n for n in red if n in window], [n for n in out if n in spatial], [n for n in red if n not in window],
+                 [n for n in out if n not in spatial], sorted(gathered))
+
+
+def _moves(index, partners) -> bool:
+    """Whether the index is affine in its output partner (a window), rather than a step function of it (a group map)."""
+    if linear(index) is not None:
+        return True
+    return not any(x.op == "//" and any(n in x.axes() for n in partners) and not (set(x.axes()) - set(partners)) for x in index.walk())

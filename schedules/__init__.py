@@ -1,0 +1,24 @@
+"""Schedule spaces by target family. `space` needs no compiler; `apply` runs in the compile worker."""
+
+from __future__ import annotations
+
+import importlib
+
+FAMILIES = ("x86",)
+
+
+def _family(target: dict):
+    from convgen.errors import TargetError
+    if target["family"] not in FAMILIES:
+        raise TargetError(f"there is no schedule space for target {target['name']}; families: {', '.join(FAMILIES)}")
+    return target["family"]
+
+
+def space(description: dict, target: dict):
+    """The Space of one workload on one target. `description`: JSON of the workload, `target`: JSON of the target."""
+    return importlib.import_module(f"{__name__}.{_family(target)}.space").Space(description, target)
+
+
+def apply(module, blocks, choice: dict, target: dict):
+    """The module with the loops that `choice` says."""
+    return importlib.import_module(f"{__name__}.{_family(target)}.apply").apply(module, blocks, choice, target["lanes"]["float32"])

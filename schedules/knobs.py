@@ -1,0 +1,59 @@
+"""Named knobs with finite domains: sampling, neighbours and size, for any target's space."""
+
+from __future__ import annotations
+
+import math
+
+
+class KnobSpace:
+    """A product of finite domains under constraints. Subclasses fill `domains` and define `valid` and `features`.
+
+    A choice is a flat JSON dict, knob name → value, with "algorithm" beside the knobs.
+    """
+
+    version = 1
+    domains: dict
+
+    def valid(self, choice: dict) -> str | None:
+        """None for a choice that may be compiled, else the reason why not."""
+        if set(choice) != set(self.domains):
+            return "the knobs are not those of this space"
+        for name, values in self.domains.items():
+            if choice[name] not in values:
+                return f"{name} must be one of {values}, got {choice[name]!r}"
+        return self.constraint(choice)
+
+    def constraint(self, choice: dict) -> str | None:
+        return None
+
+    @property
+    def size(self) -> int:
+        """Number of points before constraints."""
+        return math.prod(len(v) for v in self.domains.values())
+
+    def candidates(self, rng, n: int, seen=()) -> list:
+        """Up to n new valid choices in random order. `rng`: random.Random; `seen`: choices not to repeat."""
+        known, found = {self.key(c) for c in seen}, []
+        for _ in range(max(200, 60 * n)):
+            if len(found) >= n:
+                break
+            c = {k: rng.choice(v) for k, v in self.domains.items()}
+            if self.key(c) not in known and self.constraint(c) is None:
+                known.add(self.key(c))
+                found.append(c)
+        return found
+
+    def neighbours(self, choice: dict) -> list:
+        """Valid choices that differ in one knob, the nearest values first."""
+        found = []
+        for name, values in self.domains.items():
+            at = values.index(choice[name]) if choice[name] in values else 0
+            for i in sorted(range(len(values)), key=lambda i: abs(i - at)):
+                c = choice | {name: values[i]}
+                if i != at and self.constraint(c) is None:
+                    found.append(c)
+        return found
+
+    @staticmethod
+    def key(choice: dict) -> str:
+        return repr(sorted(choice.items()))

@@ -1,0 +1,1 @@
+"""x86: register tiles of vectors, written against axis roles."""

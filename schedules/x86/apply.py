@@ -1,0 +1,147 @@
+"""How x86 knobs shape the loops of a PrimFunc. Written against the roles on the blocks."""
+
+from __future__ import annotations
+
+from tvm import s_tir, tirx
+
+
+def apply(module, blocks, choice: dict, lanes: int):
+    """The scheduled module. `blocks`: the lowering's Blocks in order. Raises whatever TVM raises for an impossible choice."""
+    sch = s_tir.Schedule(module)
+    by_name = {b.name: b for b in blocks}
+    done, decompose = set(), []
+    for b in reversed(blocks):  # consumers first, so that copies find the loops they are placed in
+        if b.name in done or b.kind == "copy":
+            continue
+        if b.kind == "reduce":
+            store = next((s for s in blocks if s.kind == "store" and s.stage == b.stage), None)
+            decompose += _reduce(sch, b, store, by_name, choice, done)
+        elif b.kind == "map":
+            _elementwise(sch, b, lanes)
+            done.add(b.name)
+    for b in blocks:
+        if b.kind == "copy" and b.name not in done:
+            _elementwise(sch, b, lanes)
+    for block, loop in decompose:
+        sch.decompose_reduction(sch.get_sblock(block), loop)
+    return sch.mod
+
+
+def _extent(sch, loop):
+    e = sch.get(loop).extent
+    return int(e) if isinstance(e, (int, tirx.IntImm)) else None
+
+
+def _elementwise(sch, b, lanes):
+    """Root-level loops: everything outside in parallel, the innermost dim in vectors."""
+    loops = sch.get_loops(sch.get_sblock(b.name))
+    if not loops:
+        return
+    inner = loops[-1]
+    extent = _extent(sch, inner)
+    width = next((w for w in (lanes, lanes // 2, lanes // 4) if w > 1 and extent and extent % w == 0), 0)
+    outer = loops[:-1]
+    if width and extent > width:
+        o, inner = sch.split(inner, [None, width])
+        outer = [*outer, o]
+    if width:
+        sch.vectorize(inner)
+    keep = 1 if len(outer) > 2 else 0
+    if outer[:len(outer) - keep]:
+        sch.parallel(sch.fuse(*outer[:len(outer) - keep]))
+
+
+def _reduce(sch, b, store, by_name, choice, done):
+    """Register tile inside, reduction around it, everything else outside in parallel; the output is stored from each tile."""
+    k = lambda name, default=None: choice.get(f"{b.stage}.{name}", default)
+    block = sch.get_sblock(b.name)
+    loops = sch.get_loops(block)
+    spatial, reduction = loops[:len(b.loops)], loops[len(b.loops):]
+    outer, inner = [], {}
+    vec_outer = None
+    for loop, (axis, part) in zip(spatial, b.loops):
+        if part == "lanes":
+            inner["lanes"] = loop
+        elif part == "outer":
+            if k("vectors", 1) > 1:
+                loop, inner["vectors"] = sch.split(loop, [None, k("vectors")])
+            vec_outer = loop
+            outer.append(loop)
+        elif axis == k("axis1"):
+            tile_outer, inner["tile1"] = sch.split(loop, [None, k("tile1")])
+            outer.append(tile_outer)
+        elif axis == k("axis2"):
+            tile_outer, inner["tile2"] = sch.split(loop, [None, k("tile2")])
+            outer.append(tile_outer)
+        else:
+            outer.append(loop)
+    if k("order", "vector") == "position" and vec_outer is not None:
+        outer = [l for l in outer if l is not vec_outer] + [vec_outer]
+    channel_outer, channel, window = [], [], []
+    for loop, (axis, role) in zip(reduction, b.reduce):
+        if role == "window":
+            window.append(loop)
+            continue
+        size, extent = k("block", 0), _extent(sch, loop)
+        if size and extent > size and extent % size == 0:
+            o, loop = sch.split(loop, [None, size])
+            channel_outer.append(o)
+        channel.append(loop)
+    reduce_loops = [*channel_outer, *channel, *window] if k("inner", "channel") == "window" else [*channel_outer, *window, *channel]
+    tile = [inner[n] for n in ("tile2", "vectors", "tile1") if n in inner]
+    sch.reorder(*outer, *reduce_loops, *tile, inner["lanes"])
+    for loop in tile:
+        sch.unroll(loop)
+    if k("unroll", 0) and window:
+        for loop in window[-k("unroll"):]:
+            sch.unroll(loop)
+    sch.vectorize(inner["lanes"])
+    at = outer[-1] if outer else None
+    depth = max(1, len(outer) - (1 if len(outer) > 2 else 0)) if k("parallel") is None else k("parallel")
+    copies = [by_name[n] for n in b.reads]
+    if store is None:
+        local = sch.cache_write(block, 0, "global")
+        if at is not None:
+            sch.reverse_compute_at(local, at, preserve_unit_loops=True)
+        ls = sch.get_loops(local)[-len(b.loops):]
+        sch.vectorize(ls[-1])
+        for loop, (axis, part) in zip(ls, b.loops):
+            if part != "lanes" and (_extent(sch, loop) or 99) <= 32:
+                sch.unroll(loop)
+    elif k("store", "tile") == "tile" and at is not None:
+        out = sch.get_sblock(store.name)
+        sch.reverse_compute_at(out, at, preserve_unit_loops=True)
+        _store_tile(sch, sch.get_loops(out)[-len(store.loops):], store, b)
+        done.add(store.name)
+    else:
+        _elementwise(sch, store, b.lanes)
+        done.add(store.name)
+    fused = None
+    if outer:
+        fused = sch.fuse(*outer[:depth])
+        sch.parallel(fused)
+    for copy in copies:
+        if k("copies", "root") == "outer" and fused is not None:
+            sch.compute_at(sch.get_sblock(copy.name), fused, preserve_unit_loops=True)
+            ls = sch.get_loops(sch.get_sblock(copy.name))[-len(copy.loops):]
+            _vectorize_last(sch, ls[-1], b.lanes)
+            done.add(copy.name)
+    done.add(b.name)
+    return [(b.name, reduce_loops[0])] if reduce_loops else []
+
+
+def _vectorize_last(sch, loop, lanes):
+    extent = _extent(sch, loop)
+    width = next((w for w in (lanes, lanes // 2, lanes // 4) if w > 1 and extent and extent % w == 0), 0)
+    if width:
+        if extent > width:
+            _, loop = sch.split(loop, [None, width])
+        sch.vectorize(loop)
+
+
+def _store_tile(sch, loops, store, b):
+    """Write one register tile: vectors where the output's innermost dim is the vector axis, else along the tile."""
+    for loop, (axis, _) in zip(loops[:-1], store.loops[:-1]):
+        if (_extent(sch, loop) or 99) <= 32 and axis != b.vec:
+            sch.unroll(loop)
+    _vectorize_last(sch, loops[-1], b.lanes)

@@ -1,0 +1,224 @@
+"""The x86 space: per heavy reduction a vector axis, a register tile, an order of the reduction, and where data is staged.
+
+Constraints (registers, unrolled body, temporary memory) prune before anything is compiled: an oversized tile costs LLVM half a minute.
+"""
+
+from __future__ import annotations
+
+import math
+
+from convgen.emit import plan as P
+from convgen.lang import access
+from convgen.lang.program import Program
+from convgen.lang.size import tree_of, value_of
+
+from ..knobs import KnobSpace
+
+_BODY = 700  # vector operations in one unrolled body
+_TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
+
+
+class Space(KnobSpace):
+    """Knobs of every anchor, prefixed by the stage's name."""
+
+    version = 1
+
+    def __init__(self, description: dict, target: dict):
+        self.program, self.target = Program.from_json(description), target
+        self.lanes, self.registers = target["lanes"]["float32"], target["vector_registers"]
+        self.anchors = P.anchors(self.program)
+        self.domains = {"algorithm": ["direct"]}
+        self._info = {}
+        for s in self.anchors:
+            self._add(s)
+        self.feature_names = ["log_flops", "log_bytes", "log_staged", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
+
+    # -- domains --------------------------------------------------------------------------------------------------------
+    def _add(self, s):
+        ext, roles, name = access.extents(s), access.roles(s), s.name
+        loads = s.body.loads()
+        out = [a.name for a in s.axes]
+        batch = {a.name for a in s.axes if self.program.any_batch and tree_of(a.size) == "N"}
+        stores_output = P.epilogue_of(self.program)[0] is s
+        vecs = [a for a in out if a not in batch and self._vectorisable(s, a, loads, ext)]
+        vecs = vecs or [next(a for a in reversed(out) if a not in batch)]
+        vecs.sort(key=lambda a: -self._merit(s, a, loads, ext, roles))
+        vecs = vecs[:2]
+        lanes = sorted({min(l, self.lanes) for l in (self.lanes, self.lanes // 2)}, reverse=True)
+        if max(ext[v] for v in vecs) < self.lanes:
+            lanes = [max(2, min(self.lanes, 1 << (max(ext[v] for v in vecs) - 1).bit_length()))]
+        rest = [a for a in out if a not in vecs[:1] and a not in batch]
+        axis1 = rest[-1] if rest else None
+        axis2 = rest[-2] if len(rest) > 1 else None
+        channel = max((ext[c] for c in roles.channel), default=0)
+        window = [w for w in roles.window]
+        padded = any(l.data[1] is not None and any(value_of(v) for pair in l.data[1].amounts for v in pair) for l in loads)
+        dense = bool(roles.channel)
+        d = self.domains
+        d[f"{name}.vec"] = vecs
+        d[f"{name}.lanes"] = lanes
+        d[f"{name}.axis1"], d[f"{name}.axis2"] = [axis1], [axis2]
+        d[f"{name}.tile1"] = self._tiles(ext.get(axis1, 1))
+        d[f"{name}.tile2"] = [t for t in self._tiles(ext.get(axis2, 1)) if t <= 8]
+        d[f"{name}.vectors"] = [v for v in (1, 2, 4) if v == 1 or v * self.lanes // 2 <= max(ext[a] for a in vecs)]
+        d[f"{name}.order"] = ["vector", "position"]
+        d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
+        d[f"{name}.inner"] = ["channel", "window"] if dense and window else ["channel"]
+        d[f"{name}.unroll"] = list(range(min(len(window), 2) + 1))
+        d[f"{name}.padding"] = ["stage", "inline"] if padded else ["stage"]
+        d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
+        d[f"{name}.copies"] = ["root", "outer"]
+        store = P.epilogue_of(self.program)[1]
+        run = {x.name for x in self.program.run_stages}
+        alone = store is None or {e.data[0] for e in store.body.loads()} & run <= {name}
+        # a store that also reads another stage's result cannot move into this one's tiles
+        d[f"{name}.store"] = (["tile", "pass"] if alone else ["pass"]) if stores_output else ["tile"]
+        self._info[name] = (s, ext, roles)
+
+    def _tiles(self, extent):
+        """Tile sizes: divisors, and a few others that waste little of the last tile."""
+        good = [t for t in _TILES if t <= extent and (extent % t == 0 or (-(-extent // t) * t - extent) / extent <= 0.15)]
+        return good or [1]
+
+    def _vectorisable(self, s, axis, loads, ext):
+        if ext[axis] < 2:
+            return False
+        if any(axis in a.axes() and access.interval(a, {n: (0, e - 1) for n, e in ext.items()}) is None and any(x.op == "load" for x in a.walk()) for l in loads for a in l.args):
+            return False
+        for l in loads:
+            for index, kind in zip(l.args, P.vector_kinds(l, axis, ext, self.lanes)):
+                if kind == "other" and not (set(index.axes()) & {r.name for r in s.reduce} == set()):
+                    terms = access.linear(index)
+                    if terms is not None:  # a strided window: every lane would need its own cache line
+                        return False
+        return True
+
+    def _merit(self, s, axis, loads, ext, roles):
+        """How good an axis is to vectorise: whole vectors first, then contiguous reads, then reuse of the other operand."""
+        blocks = -(-ext[axis] // self.lanes)
+        merit = 4.0 * ext[axis] / (blocks * self.lanes)
+        for l in loads:
+            kinds = P.vector_kinds(l, axis, ext, self.lanes)
+            spec = self.program.tensor(l.data[0])
+            if all(k in ("free", "constant") for k in kinds):
+                merit += 1.0
+            elif spec is not None and spec.kind == "input":
+                inner = spec.permutation(self.program.layout)[-1]
+                merit += 1.0 if kinds[inner] in ("plain", "window") else 0.2
+            else:
+                merit += 0.9
+        return merit + (0.5 if axis in roles.plain else 0.0)
+
+    # -- constraints ----------------------------------------------------------------------------------------------------
+    def constraint(self, c) -> str | None:
+        for s, ext, roles in self._info.values():
+            k = lambda n: c[f"{s.name}.{n}"]
+            if k("vec") in (k("axis1"), k("axis2")):
+                if (k("vec") == k("axis1") and k("tile1") != 1) or (k("vec") == k("axis2") and k("tile2") != 1):
+                    return "an axis is both vector and tile"
+            acc = k("tile1") * k("tile2") * k("vectors")
+            if acc + k("vectors") + 1 > self.registers:
+                return f"{acc} accumulators do not fit {self.registers} registers"
+            possible = ext.get(k("axis1"), 1) * ext.get(k("axis2"), 1)
+            if acc < min(4, possible):
+                return "too few accumulators to hide latency"
+            lanes = k("lanes")
+            if lanes > self.lanes or (k("vectors") - 1) * lanes >= ext[k("vec")]:
+                return "vectors reach beyond the axis"
+            taps = [ext[w] for w in roles.window]
+            body = acc * math.prod(taps[-k("unroll"):]) if k("unroll") else acc
+            if body > _BODY:
+                return f"unrolled body of {body} operations"
+            if k("padding") == "inline" and k("vec") in roles.spatial:
+                return "padding cannot be inlined along the vector axis"
+            if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
+                return "copies would be repeated for every vector"
+            if k("copies") == "outer" and k("order") == "vector" and roles.channel and ext[k("vec")] > 4 * lanes * k("vectors"):
+                return "copies would be repeated for every output channel block"
+        return None
+
+    # -- default --------------------------------------------------------------------------------------------------------
+    def default(self) -> dict:
+        """A decent point without measuring: whole tiles that nearly fill the registers, staged padding, enough parallel work."""
+        c = {n: v[0] for n, v in self.domains.items()}
+        for s, ext, roles in self._info.values():
+            n = s.name
+            dense = bool(roles.channel)
+            if dense:
+                c[f"{n}.pack"] = "blocked"
+                blocks = [b for b in self.domains[f"{n}.block"] if b]
+                c[f"{n}.block"] = 16 if 16 in blocks else (blocks[-1] if blocks else 0)
+            if dense and c[f"{n}.vec"] not in roles.spatial and not any(l.data[1] for l in s.body.loads()):
+                c[f"{n}.pack"] = "plain"
+            c[f"{n}.unroll"] = 1 if 1 in self.domains[f"{n}.unroll"] else 0
+            best = None
+            for t1 in self.domains[f"{n}.tile1"]:
+                for t2 in self.domains[f"{n}.tile2"]:
+                    for v in self.domains[f"{n}.vectors"]:
+                        trial = c | {f"{n}.tile1": t1, f"{n}.tile2": t2, f"{n}.vectors": v}
+                        if self._single(s.name, trial) is not None:
+                            trial[f"{n}.unroll"] = 0
+                            if self._single(s.name, trial) is not None:
+                                continue
+                        score = self._tile_score(s, ext, roles, trial)
+                        if best is None or score > best[0]:
+                            best = (score, trial)
+            if best:
+                c = best[1]
+            else:
+                c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
+        return c
+
+    def _single(self, name, c):
+        """The constraint, looking at one anchor only."""
+        keep, self._info = self._info, {name: self._info[name]}
+        try:
+            return self.constraint(c)
+        finally:
+            self._info = keep
+
+    def _tile_score(self, s, ext, roles, c):
+        n = s.name
+        t1, t2, v = (c[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))
+        e1, e2 = ext.get(c[f"{n}.axis1"], 1), ext.get(c[f"{n}.axis2"], 1)
+        waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2)
+        blocks = -(-ext[c[f"{n}.vec"]] // c[f"{n}.lanes"])
+        waste *= -(-blocks // v) * v / blocks
+        acc = t1 * t2 * v
+        pixels = t1 * t2
+        # a dense tile reads one vector per v and one scalar per pixel for acc multiply-adds; without reuse across channels only the latency counts
+        reuse = acc / (pixels + v) if roles.channel else acc / (acc + 1)
+        units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (c[f"{n}.axis1"], c[f"{n}.axis2"], c[f"{n}.vec"]))
+        balance = min(1.0, units / (4 * self.target["threads"]))
+        return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > 2)
+
+    # -- features -------------------------------------------------------------------------------------------------------
+    def features(self, c) -> list:
+        """Numbers a cost model can rank by; the same length for every workload."""
+        plan = P.make(self.program, c, self.lanes)
+        row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), math.log(P.staged_bytes(plan) + 1)]
+        for i in range(2):
+            row += self._anchor_features(self.anchors[i], c, plan) if i < len(self.anchors) else [0.0] * len(_FEATURES)
+        return [float(v) for v in row]
+
+    def _anchor_features(self, s, c, plan):
+        _, ext, roles = self._info[s.name]
+        k = lambda n: c[f"{s.name}.{n}"]
+        p = plan.stage(s.name)
+        t1, t2, v, lanes = k("tile1"), k("tile2"), k("vectors"), k("lanes")
+        acc = t1 * t2 * v
+        taps, channel = math.prod(ext[w] for w in roles.window), math.prod(ext[a] for a in roles.channel)
+        e1, e2 = ext.get(k("axis1"), 1), ext.get(k("axis2"), 1)
+        blocks = -(-ext[k("vec")] // lanes)
+        waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2) * (-(-blocks // v) * v * lanes / ext[k("vec")])
+        depth = (k("block") or channel or 1) * taps
+        l1 = 4 * depth * (v * lanes + t1 * t2) / self.target["l1"]
+        staged = sum(math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged")
+        unroll = math.prod([ext[w] for w in roles.window][-k("unroll"):]) if k("unroll") else 1
+        return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
+                math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") == "outer",
+                k("store") == "pass", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last"]
+
+
+_FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
+             "window_inner", "inline", "blocked", "local_copies", "pass", "spatial_vec", "block", "unroll", "channels_last"]
