@@ -21,17 +21,21 @@ class Proposer:
     def __init__(self, space, model: CostModel, features: Callable[[dict], list[float]], seed, strategy: str = "model"):
         self.space, self.model, self.features, self.strategy = space, model, features, strategy
         self.random = random.Random(f"{seed}")
-        self.tried: set[str] = set()
+        self.tried: dict[str, dict] = {}
         self.exhausted = False
         self.expected_gain = 1.0
 
     def mark(self, choice: dict) -> None:
         """Never propose this choice again."""
-        self.tried.add(choice_key(choice))
+        self.tried[choice_key(choice)] = choice
+
+    def forget(self, choice: dict) -> None:
+        """Allow a choice again: it was never really tried."""
+        self.tried.pop(choice_key(choice), None)
 
     def next(self, count: int, ranked: list[dict]) -> list[dict]:
         """Up to `count` new choices; `ranked` are the measured ones, fastest first. Fewer means the space is exhausted."""
-        chance = self._fresh(self.space.candidates(self.random, POOL, set(self.tried)))
+        chance = self._fresh(self.space.candidates(self.random, POOL, list(self.tried.values())))
         if self.strategy == "random":
             near: list[dict] = []
         else:

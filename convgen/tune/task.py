@@ -158,7 +158,7 @@ class Task:
         outcomes = context.environment.builder.build(self.description, choices, context.deadline) if choices else []
         for choice, outcome in zip(choices, outcomes):
             if outcome is None or (isinstance(outcome, WorkerError) and context.late()):
-                self.proposer.tried.discard(choice_key(choice))  # the clock ended it, not the candidate
+                self.proposer.forget(choice)  # the clock ended it, not the candidate
                 continue
             self._try(choice, outcome)
         after = self.best.median_us if self.best else None
