@@ -1,0 +1,67 @@
+"""`convgen tune` and `convgen logs`: arguments, output and exit codes; the search has its own tests."""
+
+import json
+import sys
+
+import pytest
+
+import convgen.tune.search
+from convgen.tune.result import Row, TuneResult
+
+ID = "conv2d:n1,c8,o4,h9,w7,k3x3:f32.f32.f32:nchw"
+
+
+@pytest.fixture
+def search(monkeypatch):
+    """The search replaced by one that answers at once; returns what it was called with."""
+    calls = []
+
+    def tune(workloads, target, **options):
+        calls.append((workloads, target, options))
+        if options["progress"]:
+            options["progress"]({"event": "store", "path": "/somewhere"})
+        us = None if options["seed"] == 1 else 12.5
+        return TuneResult([Row(workloads[0].id, us=us)], interrupted=options["seed"] == 2)
+
+    monkeypatch.setattr(sys.modules["convgen.tune.search"], "tune", tune)
+    return calls
+
+
+def test_arguments_arrive(run, search, tmp_path):
+    (tmp_path / "net.txt").write_text(f"{ID}  # stem x3\n")
+    result = run("tune", "-f", "net.txt", "--target", "x86:avx2", "--threads", 3, "--seconds", 1.5, "--trials", 7, "--logs", "a", "--logs", "b", "--retune")
+    assert result.code == 0 and ID in result.out and result.err == "records: /somewhere"
+    ((workloads, target, options),) = search
+    assert [w.id for w in workloads] == [ID] * 3
+    assert (target.name, target.threads) == ("x86:avx2", 3)
+    assert {k: options[k] for k in ("seconds", "trials", "logs", "retune", "seed")} == {"seconds": 1.5, "trials": 7, "logs": ["a", "b"], "retune": True, "seed": 0}
+
+
+@pytest.mark.parametrize("seed, code", [(0, 0), (1, 1), (2, 130)])
+def test_exit_codes(run, search, seed, code):
+    assert run("tune", ID, "--seed", seed).code == code
+
+
+def test_json_and_quiet(run, search):
+    result = run("tune", ID, "--json")
+    assert json.loads(result.out)["rows"][0]["us"] == 12.5 and result.err == ""
+    assert run("tune", ID, "--quiet").err == ""
+
+
+def test_logs_of_nothing(run):
+    assert run("logs", "check").out == "0 records in 0 files, 0 unusable lines\n"
+    assert json.loads(run("logs", "best", "--json").out) == []
+    assert run("logs", "best").out == "no records\n"
+
+
+def test_logs_check_names_bad_lines(run, tmp_path):
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    result = run("logs", "check", "bad.jsonl")
+    assert result.code == 1 and "bad.jsonl:1: its format is None" in result.out
+    result = run("logs", "check", "missing.jsonl", "--json")
+    assert result.code == 1 and json.loads(result.out)["problems"][0]["reason"] == "there is no such file"
+
+
+def test_logs_merge(run, tmp_path):
+    (tmp_path / "a.jsonl").write_text("")
+    assert run("logs", "merge", "a.jsonl", "--into", "all").out == "0 records added to all\n"
