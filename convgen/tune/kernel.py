@@ -121,13 +121,16 @@ class NativeKernel:
         def call(keep=(packed, result, tensors, buffers)):
             code = function(None, where, count, out)
             if code:
-                raise WorkerError("crash", f"the kernel stopped with code {code}: {raised_message()}")
+                message = raised_message()
+                if message is None:  # so TVM answers a failed allocation
+                    raise WorkerError("oom", f"the kernel stopped with code {code} and no message; it ran out of memory")
+                raise WorkerError("crash", f"the kernel stopped with code {code}: {message}")
 
         return call
 
 
-def raised_message() -> str:
-    """The message that a kernel left with TVM FFI before it returned an error."""
+def raised_message() -> str | None:
+    """The message that a kernel left with TVM FFI before it returned an error, None if there is none."""
     import tvm_ffi.libinfo
 
     library = ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi())
@@ -135,7 +138,7 @@ def raised_message() -> str:
     library.TVMFFIErrorMoveFromRaised.argtypes = [ctypes.c_void_p]
     library.TVMFFIErrorMoveFromRaised(ctypes.byref(error))
     if not error.value:
-        return "no message; it may have run out of memory"
+        return None
     # After the object's header (24 bytes) stand two strings as (pointer, length): the kind and the message.
     where, length = (ctypes.c_uint64 * 4).from_address(error.value + 24)[2:]
     message = ctypes.string_at(where, length).decode(errors="replace")

@@ -12,6 +12,8 @@ import sys
 import traceback
 from typing import Any, Callable, Mapping
 
+from ..errors import EmitError, WorkerError
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -76,13 +78,16 @@ def _answer(commands: Mapping[str, Callable | str], request: dict[str, Any], def
         return {"error": "oom", "message": f"out of memory: {error}"}
     except Exception as error:  # any failure of a job is data for the parent, never the end of the worker
         # RecursionError and friends included; SystemExit and signals end the child and are seen as a crash.
-        kind = getattr(error, "kind", None) or ("invalid" if type(error).__name__ == "EmitError" else default_kind)
         text = str(error).strip() or type(error).__name__
-        if "bad_alloc" in text or "out of memory" in text.lower():
-            kind = "oom"
-        if not isinstance(kind, str):
-            kind = default_kind
-        return {"error": kind, "message": text[-2000:], "traceback": traceback.format_exc()[-4000:]}
+        return {"error": _kind(error, text, default_kind), "message": text[-2000:], "traceback": traceback.format_exc()[-4000:]}
+
+
+def _kind(error: Exception, text: str, default_kind: str) -> str:
+    if isinstance(error, WorkerError):
+        return error.kind
+    if isinstance(error, EmitError):
+        return "invalid"
+    return "oom" if "bad_alloc" in text or "out of memory" in text.lower() else default_kind
 
 
 def serve(commands: Mapping[str, Callable | str], default_kind: str) -> None:

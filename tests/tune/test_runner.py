@@ -58,7 +58,7 @@ def test_wrong_candidates_are_refused(runner, folder, description):
 
 @pytest.mark.parametrize("name, kind, words", [
     ("segfault", "crash", "SIGSEGV"), ("exit", "crash", "code 1"), ("hang", "run_timeout", "no answer"), ("bomb", "crash", "SIGABRT"),
-    ("refuses", "crash", "stopped with code -1")])
+    ("refuses", "oom", "stopped with code -1 and no message")])
 def test_faults_cost_one_failure(runner, folder, description, name, kind, words):
     limit = {"longest": 0.7} if name == "hang" else {}
     found, message = kind_of(runner.measure, compile_kernel(folder, name), entry(SHAPE), description, **limit)
