@@ -85,7 +85,7 @@ class LocalRunner:
             raise WorkerError("wrong", verdict["reason"])
         return verdict
 
-    def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 12,
+    def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 16,
              budget: float = 1.0) -> list[list[float]]:
         """Microseconds per candidate and interleaved round."""
         self.warm(description)

@@ -5,6 +5,7 @@ The commands answer plain JSON; `measure.LocalRunner` is the parent's side, whic
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from .cases import CaseBook
 from .kernel import NativeKernel, open_shim
 from .roofline import fastest_possible_us
 from .verify import fill, oracles_of, verify
+
+FEWEST_ROUNDS = 4  # of a race, however busy the machine is
 
 _books: dict[tuple[str, str | None], CaseBook] = {}
 
@@ -71,22 +74,23 @@ def measure(path: str, entry: dict, description: dict, target: dict, folder: str
 
 
 def race(candidates: list[dict], description: dict, target: dict, folder: str | None = None, shim: str | None = None,
-         rounds: int = 12, budget: float = 1.0) -> list[list[float]]:
+         rounds: int = 16, budget: float = 1.0) -> list[list[float]]:
     """Re-measure kernels in interleaved rounds; microseconds per candidate and round.
 
     Interleaving lets drift of the machine hit all alike; the order of a round rotates so that none always follows another.
     """
     book = _book(description, folder)
     calls = [_ready(NativeKernel(c["path"], c["entry"], description["dims"], shim), book) for c in candidates]
-    estimates = [min(timing.sample(call, 1) for _ in range(3)) for call in calls]
-    share = budget / max(1, len(calls)) / rounds
-    repeats = [max(1, min(2000, round(share / max(estimate, 1e-9)))) for estimate in estimates]
+    chunks = [max(1, min(1000, round(timing.SAMPLE_SECONDS / max(min(timing.sample(call, 1) for _ in range(3)), 1e-9)))) for call in calls]
+    share, end = budget / max(1, len(calls)) / rounds, time.perf_counter() + 3 * budget
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(rounds):
+        if turn >= FEWEST_ROUNDS and time.perf_counter() > end:
+            break  # a busy machine makes every round long
         for step in range(len(calls)):
             index = (turn + step) % len(calls)
             calls[index]()  # brings its own data back into the caches, untimed
-            times[index].append(timing.sample(calls[index], repeats[index]) * 1e6)
+            times[index].append(timing.round_of(calls[index], chunks[index], share) * 1e6)
     for candidate, row in zip(candidates, times):
         _possible(timing.quartiles(row)[1], candidate["entry"], book.program, target)
     return times

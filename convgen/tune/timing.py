@@ -46,15 +46,27 @@ def measure(call: Callable[[], None], budget: float, hopeless: float | None = No
         estimate = min(estimate, sample(call, 1, before))
     calls = 1 if before else max(1, min(1000, round(SAMPLE_SECONDS / max(estimate, 1e-9))))
     times, end = [], time.perf_counter() + budget
+    disturbed = False
     while len(times) < MIN_SAMPLES or (time.perf_counter() < end and len(times) < MAX_SAMPLES):
         times.append(sample(call, calls, before))
-        if time.perf_counter() > end + budget:
+        now = time.perf_counter()
+        if now > end + budget:
             break  # seven samples of a slow kernel would take longer than it deserves
+        if now >= end and not disturbed and len(times) >= MIN_SAMPLES and quartiles(times)[2] > 1.3 * quartiles(times)[0]:
+            disturbed, end = True, end + budget  # something else ran on this machine: look longer, once
         if len(times) >= 2 * MIN_SAMPLES:
             low, middle, high = quartiles(times)
             if high - low <= SPREAD_GOAL * middle:
                 break
     return summary(times, calls * len(times))
+
+
+def round_of(call: Callable[[], None], calls: int, seconds: float) -> float:
+    """Seconds per call in one round of a race: the median of samples of `calls` calls that fill `seconds`."""
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        times.append(sample(call, calls))
+    return quartiles(times)[1]
 
 
 def summary(seconds: list[float], repeats: int) -> dict:
