@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from ..errors import ArgumentError
+from ..runtime import sizes
 from . import expr as E
 from .program import Program, Stage, TensorSpec
-from .size import Size, tree_of, value_of
+from .ranges import outside
+from .size import Size, combine, tree_of, value_of
 
 LENGTHS = ("D", "H", "W", "L")  # dims that are positions; sizes made by `out` join them
+
+
+class Trace:
+    """What a declaration, and everything inlined into it, has recorded so far. `symbols`: values of dims and attributes, for messages."""
+
+    def __init__(self, dtype, symbols):
+        self.dtype, self.symbols = dtype, symbols
+        self.guards, self.tensors, self.stages, self.checks = [], [], [], []
+        self.names = {"out": None}  # of axes, tensors and stages, in the order they were made; the output's is taken
+
+    def unique(self, name):
+        full, i = name, 2
+        while full in self.names:
+            full, i = f"{name}{i}", i + 1
+        self.names[full] = None
+        return full
+
+    def in_order(self, axes):
+        """Axes in the order they were made."""
+        made = list(self.names)
+        return sorted(axes, key=lambda a: made.index(a.data))
+
+    def size(self, v) -> Size:
+        return v if isinstance(v, Size) else Size(int(v), int(v), self.guards)
 
 
 class Builder:
@@ -16,30 +42,26 @@ class Builder:
     Raises ArgumentError, naming operator and dimension, for a dim that the workload does not give.
     """
 
-    def __init__(self, operator: str, dims: dict, dtype="float32", present=(), parent: "Builder | None" = None, given=None, prefix=""):
-        self._operator, self._parent, self._given, self._prefix = operator, parent, given or {}, prefix
-        self._dtype, self._present = dtype, set(present)
-        if parent is None:
-            self._guards, self._tensors, self._stages, self._checks, self._names = [], [], [], [], set()
-            self._spatial = set(LENGTHS)
-        else:
-            self._guards, self._tensors, self._stages = parent._guards, parent._tensors, parent._stages
-            self._checks, self._names, self._spatial = parent._checks, parent._names, set(LENGTHS)
-        self._sizes = {k: v if isinstance(v, Size) else Size(k, int(v), self._guards) for k, v in dims.items()}
-        self._output_axes: list | None = None
+    def __init__(self, operator: str, dims: dict, trace: Trace, present=(), given=None):
+        self._operator, self._trace, self._given, self._present = operator, trace, given or {}, set(present)
+        self._sizes = {k: v if isinstance(v, Size) else Size(k, int(v), trace.guards) for k, v in dims.items()}
+        self._spatial, self._used = set(LENGTHS), set()
+        self._output_axes, self._output_spatial = None, ()
+
+    def _refuse(self, why):
+        raise ArgumentError(f"{self._operator}: {why}")
 
     # -- sizes --------------------------------------------------------------------------------------------------------
     def __getattr__(self, name):
         if name.startswith("_"):
             raise AttributeError(name)
-        try:
-            return self._sizes[name]
-        except KeyError:
-            raise ArgumentError(f"{self._operator}: dimension {name} is missing") from None
+        if name not in self._sizes:
+            self._refuse(f"dimension {name} is missing")
+        return self._sizes[name]
 
     def size(self, name: str, value):
         """Name a derived size, so that axes and tensors can use it by letter."""
-        self._sizes[name] = value if isinstance(value, Size) else Size(int(value), int(value), self._guards)
+        self._sizes[name] = self._trace.size(value)
         return self._sizes[name]
 
     def out(self, name: str, value):
@@ -51,34 +73,45 @@ class Builder:
         """The usual size rule: floor((length + before + after - dilation (kernel - 1) - 1) / stride) + 1."""
         return (length + pad[0] + pad[1] - dilation * (kernel - 1) - 1) // stride + 1
 
+    def larger(self, a, b):
+        """The larger of two sizes, kept symbolic (Python's max would fix which one it is)."""
+        return combine("max", a, b, self._trace.guards)
+
+    def smaller(self, a, b):
+        """The smaller of two sizes, kept symbolic."""
+        return combine("min", a, b, self._trace.guards)
+
     def require(self, left, comparison: str, right, message: str):
         """State a check on the arguments, in the words of its error message. It is tested now and shipped with every library."""
-        self._checks.append({"test": [comparison, tree_of(left), tree_of(right)], "message": message})
-        from ..runtime.sizes import evaluate
-        if not evaluate([comparison, value_of(left), value_of(right)], {}):
-            raise ArgumentError(f"{self._operator}: {message}, got {value_of(left)} and {value_of(right)}")
+        test = [comparison, tree_of(left), tree_of(right)]
+        symbols = sorted(sizes.symbols(test))
+        if symbols and {"test": test, "message": message} not in self._trace.checks:
+            self._trace.checks.append({"test": test, "message": message})
+        if not sizes.evaluate([comparison, value_of(left), value_of(right)], {}):
+            got = ", ".join(f"{n} = {self._trace.symbols[n]}" for n in symbols) or f"{value_of(left)} and {value_of(right)}"
+            self._refuse(f"{message}, got {got}")
 
     # -- axes and tensors ---------------------------------------------------------------------------------------------
-    def _unique(self, name):
-        full, i = self._prefix + name, 2
-        while full in self._names:
-            full, i = f"{self._prefix}{name}{i}", i + 1
-        self._names.add(full)
-        return full
-
     def _size_of(self, d):
-        return getattr(self, d) if isinstance(d, str) else d
+        return self._trace.size(getattr(self, d) if isinstance(d, str) else d)
 
     def axis(self, name: str, size):
         """One loop of the given extent."""
-        return E.Axis(self._unique(name), size if isinstance(size, Size) else Size(int(size), int(size), self._guards))
+        size = self._trace.size(size)
+        if size.value < 1:
+            self._refuse(f"axis {name} would have {size.value} elements, expected at least 1")
+        return E.Axis(self._trace.unique(name), size)
 
     def axes(self, names: str):
         """Output axes in order, from size letters: o.axes("N C P Q"). The first call states the operator's output."""
-        made = [self.axis(n.lower(), self._size_of(n)) for n in names.split()]
+        letters = names.split()
+        for n in letters:
+            size = self._size_of(n)
+            if isinstance(size.tree, list):
+                self.require(size, ">=", 1, f"output dimension {n} must be at least 1")
+        made = [self.axis(n.lower(), self._size_of(n)) for n in letters]
         if self._output_axes is None:
-            self._output_axes = made
-            self._output_spatial = tuple(i for i, n in enumerate(names.split()) if n in self._spatial)
+            self._output_axes, self._output_spatial = made, tuple(i for i, n in enumerate(letters) if n in self._spatial)
         return made
 
     def window(self, names: str):
@@ -86,26 +119,37 @@ class Builder:
         made = [self.axis(n.lower(), self._size_of(n)) for n in names.split()]
         return made if len(made) > 1 else made[0]
 
-    def _declare(self, name, kind, dims):
+    def _declare(self, name, kind, dims, values=None, spatial=None):
         if len(dims) == 1 and isinstance(dims[0], str):
             dims = dims[0].split()
+        extents = [self._size_of(d) for d in dims]
+        shape = tuple(value_of(s) for s in extents)
         if name in self._given:
-            return self._given[name]
-        sizes = [self._size_of(d) for d in dims]
-        spatial = tuple(i for i, d in enumerate(dims) if isinstance(d, str) and d in self._spatial)
-        sizes = [s if isinstance(s, Size) else Size(int(s), int(s), self._guards) for s in sizes]
-        name = self._unique(name)
-        self._tensors.append(TensorSpec(name, kind, [tree_of(s) for s in sizes], tuple(value_of(s) for s in sizes), self._dtype, spatial))
-        return E.Tensor(name, sizes)
+            self._used.add(name)
+            given = self._given[name]
+            found = tuple(value_of(s) for s in given.sizes)
+            if found != shape:
+                self._refuse(f"{name} must have shape {shape}, got {given.name} of shape {found}")
+            return given
+        if name in self._trace.names:
+            self._refuse(f"the name {name} is taken; call the tensor otherwise, or hand the inner operator its own as {name}=...")
+        if spatial is None:
+            spatial = tuple(i for i, d in enumerate(dims) if isinstance(d, str) and d in self._spatial)
+        self._trace.unique(name)
+        self._trace.tensors.append(TensorSpec(name, kind, [tree_of(s) for s in extents], shape, self._trace.dtype, spatial, values))
+        return E.Tensor(name, extents)
 
-    def input(self, name: str, *dims, pad=None, mode="zeros") -> E.Tensor:
-        """A tensor that changes per call. `dims`: letters in one string, or letters and sizes. `pad`: (before, after) for the last dims."""
-        t = self._declare(name, "input", dims)
+    def input(self, name: str, *dims, pad=None, mode="zeros", values: dict | None = None) -> E.Tensor:
+        """A tensor that changes per call. `dims`: letters in one string, or letters and sizes. `pad`: (before, after) for the last dims.
+
+        `values`: what realistic contents are, where standard normal is not (sampling.normal, uniform, rows).
+        """
+        t = self._declare(name, "input", dims, values)
         return t.padded(pad, mode) if pad is not None else t
 
-    def param(self, name: str, *dims) -> E.Tensor:
+    def param(self, name: str, *dims, values: dict | None = None) -> E.Tensor:
         """A tensor that is constant at inference; stages that read only such tensors run once, when they are bound."""
-        return self._declare(name, "param", dims)
+        return self._declare(name, "param", dims, values)
 
     def has(self, name: str) -> bool:
         """Whether the workload states that the optional tensor `name` is given."""
@@ -114,55 +158,56 @@ class Builder:
     # -- values -------------------------------------------------------------------------------------------------------
     def _reduce(self, combiner, body, axes, name):
         axes = list(axes) if isinstance(axes, (tuple, list)) else [axes]
-        return self._materialise(E.to_float(body), axes, combiner, name or combiner, None)[1]
+        return self._materialise(body, axes, combiner, name or combiner, None)[1]
 
     def _materialise(self, body, reduce, combiner, name, axes):
+        body = E.to_float(body)
+        reduced = {a.data for a in reduce}
+        free = {e.data: e for e in body.walk() if e.op == "axis" and e.data not in reduced}
         if axes is None:
-            found = {e.data: e for e in body.walk() if e.op == "axis"}
-            reduced = {a.data for a in reduce}
-            axes = [a for n, a in found.items() if n not in reduced]
-            order = [a.data for a in self._root()._output_axes or []]
-            axes.sort(key=lambda a: order.index(a.data) if a.data in order else len(order))
-        name = self._unique(name)
-        stage = Stage(name, list(axes), list(reduce), combiner, body)
-        self._stages.append(stage)
-        tensor = E.Tensor(name, [a.size for a in axes])
-        return tensor, E.Expr("load", axes, "float", (name, None))
-
-    def _root(self):
-        return self if self._parent is None or self._output_axes else self._parent._root()
+            axes = self._trace.in_order(free.values())
+        left = [n for n in free if n not in {a.data for a in axes}]
+        if left:
+            self._refuse(f"the stage {name} depends on axis {left[0]}, which is neither reduced nor one of its own ({', '.join(a.data for a in axes)})")
+        stage = Stage(self._trace.unique(name), list(axes), list(reduce), combiner, body)
+        self._trace.stages.append(stage)
+        tensor = E.Tensor(stage.name, [a.size for a in axes])
+        return tensor, tensor[tuple(axes)]
 
     def sum(self, body, axes, name=None):
         """Sum of `body` over `axes`; the other axes it mentions are the result's."""
         return self._reduce("sum", body, axes, name)
 
     def max(self, body, axes, name=None):
+        """Maximum of `body` over `axes`."""
         return self._reduce("max", body, axes, name)
 
     def min(self, body, axes, name=None):
+        """Minimum of `body` over `axes`."""
         return self._reduce("min", body, axes, name)
 
-    def stage(self, value, axes, name="stage") -> E.Tensor:
-        """Give a value its own tensor, to be read at other positions. `axes`: the order of its dimensions."""
-        if value.op == "load" and self._stages and value.data == (self._stages[-1].name, None) and [a.data for a in value.args] != [a.data for a in axes]:
-            last = self._stages[-1]
-            if sorted(a.data for a in last.axes) == sorted(a.data for a in axes):
-                last.axes = list(axes)
+    def stage(self, value, axes=None, name="stage") -> E.Tensor:
+        """Give a value its own tensor, to be read at other positions. `axes`: the order of its dimensions; default: as the axes were made."""
+        value = E.to_float(value)
+        axes = self._trace.in_order(set_of_axes(value)) if axes is None else list(axes)
+        last = self._trace.stages[-1] if self._trace.stages else None
+        if last is not None and value.op == "load" and value.data == (last.name, None) and all(a.op == "axis" for a in value.args):
+            if sorted(a.data for a in value.args) == sorted(a.data for a in axes) == sorted(a.data for a in last.axes):
+                last.axes, value.args = axes, tuple(axes)  # nothing else has read it yet: store it in the order asked for
                 return E.Tensor(last.name, [a.size for a in axes])
-        if value.op == "load" and self._stages and value.data == (self._stages[-1].name, None):
-            return E.Tensor(value.data[0], [a.size for a in axes])
-        return self._materialise(E.to_float(value), [], None, name, axes)[0]
+        return self._materialise(value, [], None, name, axes)[0]
 
     def softmax(self, logits, axis):
-        """Softmax of `logits` along `axis`: exp(v - max v) / sum."""
-        top = self.max(logits, axis, name="top")
-        weights = self.stage(self.exp(logits - top), E_axes(logits), name="exp")
-        total = self.sum(weights[tuple(E_axes(logits))], axis, name="total")
-        return weights[tuple(E_axes(logits))], total
+        """Softmax of `logits` along `axis` as two tensors, over the axes of `logits` in order and over those without `axis`: exp(v - max v), and its sum."""
+        axes = set_of_axes(logits)
+        rest = [a for a in axes if a.data != axis.data]
+        top = self.stage(self.max(logits, axis, name="top"), rest)
+        weights = self.stage(self.exp(logits - top[tuple(rest)]), axes, name="exp")
+        return weights, self.stage(self.sum(weights[tuple(axes)], axis, name="total"), rest)
 
     def select(self, condition, yes, no):
         """`yes` where the condition holds, else `no`. Only the chosen side is read, so the other may point outside its tensor."""
-        yes, no = E.lift(yes), E.lift(no)
+        condition, yes, no = E.condition(condition), E.lift(yes), E.lift(no)
         dtype = "int" if yes.dtype == no.dtype == "int" else "float"
         if dtype == "float":
             yes, no = E.to_float(yes), E.to_float(no)
@@ -170,14 +215,14 @@ class Builder:
 
     def concat(self, parts, axis: E.Axis):
         """Join values along `axis`. `parts`: (length, function of the position within the part) in order."""
-        value, start, pieces = None, 0, []
+        start, pieces = 0, []
         for length, make in parts:
             pieces.append((start, length, make))
             start = start + length
         start, length, make = pieces[-1]
         value = E.to_float(make(axis - start))
         for start, length, make in reversed(pieces[:-1]):
-            value = self.select(E.lift(axis) < start + length, make(axis - start), value)
+            value = self.select(axis < start + length, make(axis - start), value)
         return value
 
     def exp(self, v): return E.unary("exp", v)
@@ -196,38 +241,84 @@ class Builder:
         if kind is None:
             return v
         if kind not in ACTIVATIONS:
-            raise ArgumentError(f"{self._operator}: activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}")
+            self._refuse(f"activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}")
         return ACTIVATIONS[kind](self, v)
 
     # -- the end ------------------------------------------------------------------------------------------------------
+    def _result(self, value):
+        """Check what a declaration returned."""
+        if not isinstance(value, E.Expr):
+            self._refuse(f"a declaration returns the value of one output element, got {type(value).__name__}")
+        if self._output_axes is None:
+            self._refuse("a declaration states its output axes with o.axes(...)")
+        return E.to_float(value)
+
+    def _epilogue(self, value, bias, residual, activation, channel_axis):
+        """`value` with bias and residual (callables that give the tensors, or None) and the activation."""
+        stages = self._trace.stages
+        nonlinear = stages and stages[-1].combiner in ("max", "min") and value.op == "load" and value.data[0] == stages[-1].name
+        if nonlinear and (bias or residual or activation):
+            self._refuse(f"bias, residual and activation follow a linear last stage only, and this one takes a {stages[-1].combiner}")
+        axes = self._output_axes
+        if bias:
+            value = value + bias(axes[channel_axis].size)[axes[channel_axis]]
+        if residual:
+            value = value + residual([a.size for a in axes])[tuple(axes)]
+        return self.activation(activation, value)
+
     def finish(self, value, flags, channel_axis, **program) -> Program:
         """Append the epilogue the workload asks for, close the output stage, and return the Program."""
+        trace, value = self._trace, self._result(value)
         axes = self._output_axes
-        last = self._stages[-1] if self._stages else None
-        epilogue = flags.get("bias") or flags.get("residual") or flags.get("activation")
-        if epilogue and last is not None and last.combiner in ("max", "min") and value.op == "load" and value.data[0] == last.name:
-            raise ArgumentError(f"{self._operator}: bias, residual and activation follow a linear last stage only, and this one takes a {last.combiner}")
-        if flags.get("bias"):
-            channel = axes[channel_axis]
-            value = value + self.param("bias", channel.size)[channel]
-        if flags.get("residual"):
-            residual = self._declare("residual", "input", [a.size for a in axes])
-            self._tensors[-1].spatial = self._output_spatial
-            value = value + residual[tuple(axes)]
-        value = self.activation(flags.get("activation"), value)
-        same = last is not None and value.op == "load" and value.data == (last.name, None) and [a.data for a in value.args] == [a.data for a in last.axes] == [a.data for a in axes]
-        if not same:
-            self._materialise(E.to_float(value), [], None, "out", axes)
-        for a in axes:
-            if value_of(a.size) < 1:
-                raise ArgumentError(f"{self._operator}: output dimension {a.name.upper()} would be {value_of(a.size)}; the window does not fit the input")
-            self._checks.append({"test": [">=", tree_of(a.size), 1], "message": "the window must fit the padded input"}) if isinstance(tree_of(a.size), list) else None
-        output = TensorSpec("out", "output", [tree_of(a.size) for a in axes], tuple(value_of(a.size) for a in axes), self._dtype, self._output_spatial)
-        return Program(self._operator, tensors=self._tensors, stages=self._stages, output=output, when=self._guards, checks=self._checks, flags=flags, **program)
+        value = self._epilogue(
+            value, (lambda size: self.param("bias", size)) if flags.get("bias") else None,
+            (lambda extents: self._declare("residual", "input", extents, spatial=self._output_spatial)) if flags.get("residual") else None,
+            flags.get("activation"), channel_axis)
+        last, names = trace.stages[-1] if trace.stages else None, [a.data for a in axes]
+        loaded = [a.data if a.op == "axis" else None for a in value.args]
+        if last is None or value.op != "load" or value.data != (last.name, None) or not loaded == [a.data for a in last.axes] == names:
+            del trace.names["out"]
+            self._materialise(value, [], None, "out", axes)
+        self._check_reads()
+        output = TensorSpec("out", "output", [tree_of(a.size) for a in axes], tuple(value_of(a.size) for a in axes), trace.dtype, self._output_spatial)
+        return Program(self._operator, tensors=trace.tensors, stages=trace.stages, output=output, when=trace.guards, checks=trace.checks, flags=flags, **program)
+
+    def _check_reads(self):
+        sizes_of = {t.name: t.shape for t in self._trace.tensors} | {s.name: s.shape for s in self._trace.stages}
+        for stage in self._trace.stages:
+            found = outside(stage, sizes_of)
+            if found:
+                tensor, d, (lo, hi), n = found
+                self._refuse(f"the stage {stage.name} reads {tensor} at {lo} to {hi} of dimension {d}, which has {n} elements; pad it, clamp the index or use o.select")
+
+    # -- composition --------------------------------------------------------------------------------------------------
+    def _nested(self, operator, dims, given) -> "Builder":
+        """The builder of an operator that is inlined here."""
+        return Builder(operator, dims, self._trace, given={n: self._as_tensor(operator, n, v) for n, v in given.items()})
+
+    def _as_tensor(self, operator, name, value) -> E.Tensor:
+        """A tensor from a tensor, or from a value that is a whole stage."""
+        if isinstance(value, E.Tensor):
+            return value
+        stage = next((s for s in self._trace.stages if value.op == "load" and value.data == (s.name, None)), None)
+        if stage is None or [a.data if a.op == "axis" else None for a in value.args] != [a.data for a in stage.axes]:
+            raise ArgumentError(f"{operator}: {name} must be a tensor; make one with o.stage(value, axes)")
+        return E.Tensor(stage.name, [a.size for a in stage.axes])
+
+    def _adopt(self, inner, value, bias, residual, activation, channel_axis):
+        """The value of an inlined operator. Its output axes become this operator's, if this one has stated none."""
+        value = inner._epilogue(inner._result(value), bias and (lambda size: inner._declare("bias", "param", [size])),
+                                residual and (lambda extents: inner._declare("residual", "input", extents)), activation, channel_axis)
+        unused = sorted(set(inner._given) - inner._used)
+        if unused:
+            inner._refuse(f"there is no tensor {unused[0]} to give")
+        if self._output_axes is None:
+            self._output_axes, self._output_spatial = inner._output_axes, inner._output_spatial
+        return value
 
 
-def E_axes(value):
-    """The axes of a value in order of first occurrence, as Axis nodes."""
+def set_of_axes(value):
+    """The axes a value depends on, each once."""
     return list({e.data: e for e in value.walk() if e.op == "axis"}.values())
 
 

@@ -3,18 +3,57 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+
+import numpy as np
 
 from . import expr as E
+from .ranges import simplify
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "int8": 1, "uint8": 1}
 _COUNTED = {"+", "-", "*", "/", "min", "max", "exp", "sigmoid", "tanh", "erf", "sqrt", "abs"}
 
 
 def stage_flops(stage) -> int:
-    """Floating-point operations of one stage: those of its body, and one per combined element. Index arithmetic is not work."""
-    points = math.prod(stage.shape) * math.prod(E.value_of(a.size) for a in stage.reduce)
-    per_point = sum(1 for e in stage.body.walk() if e.dtype == "float" and e.op in _COUNTED) + (1 if stage.combiner else 0)
-    return points * per_point
+    """Floating-point operations of one stage. Index arithmetic is not work.
+
+    An operation counts once per point of the axes it depends on, a combination once per element. Terms that a condition on axes alone makes zero (the
+    taps of a transposed convolution between two inputs) are not work; taps in the padding are, as everywhere in the literature.
+    """
+    extents = {a.name: E.value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+    body = simplify(stage.body, extents)
+    every = tuple(extents)
+    work = Fraction(math.prod(extents.values()) if stage.combiner else 0)
+    for e in body.walk():
+        if e.dtype == "float" and e.op in _COUNTED:
+            axes = every if stage.combiner and e is body else e.axes()
+            work += math.prod(extents[a] for a in axes)
+    return int(work * (_nonzero(body, extents) if stage.combiner == "sum" else 1))
+
+
+def _nonzero(body, extents) -> Fraction:
+    """The part of the iteration space where no factor of a product is a select that chooses the constant zero."""
+    factors, share = [body], Fraction(1)
+    while factors:
+        e = factors.pop()
+        if e.op == "*":
+            factors += e.args
+        elif e.op == "select" and E.is_const(e.args[2], 0.0) and not e.args[0].loads():
+            holds = _condition(e.args[0], extents)
+            share *= Fraction(int(np.count_nonzero(holds)), holds.size)
+    return share
+
+
+def _condition(e, extents):
+    """The condition on the grid of the axes it mentions."""
+    from .oracle import VALUE
+    order = e.axes()
+
+    def value(x):
+        if x.op == "axis":
+            return np.arange(extents[x.data]).reshape([-1 if n == x.data else 1 for n in order])
+        return np.asarray(E.constant(x)) if not x.args else VALUE[x.op](*(value(a) for a in x.args))
+    return np.broadcast_to(value(e), tuple(extents[n] for n in order))
 
 
 def flops(program) -> int:

@@ -7,9 +7,10 @@ oracle, the formula printer, the counters, the role analysis and every emitter w
 from __future__ import annotations
 
 from ..errors import ArgumentError
+from ..runtime.sizes import evaluate
 from .size import Size, tree_of, value_of
 
-UNARY = ("neg", "abs", "exp", "sigmoid", "tanh", "erf", "sqrt", "floor", "float", "int", "not")
+UNARY = ("neg", "abs", "exp", "sigmoid", "tanh", "erf", "sqrt", "floor", "float", "int")
 ARITHMETIC = ("+", "-", "*", "/", "//", "%", "min", "max")
 COMPARE = ("==", "!=", "<", "<=", ">", ">=")
 LOGIC = ("and", "or")
@@ -43,9 +44,14 @@ class Expr:
     def __le__(self, o): return compare("<=", self, o)
     def __gt__(self, o): return compare(">", self, o)
     def __ge__(self, o): return compare(">=", self, o)
-    def equals(self, o): return compare("==", self, o)
-    def __and__(self, o): return Expr("and", (self, lift(o)), "bool")
-    def __or__(self, o): return Expr("or", (self, lift(o)), "bool")
+    def __eq__(self, o): return compare("==", self, o)
+    def __ne__(self, o): return compare("!=", self, o)
+    def __and__(self, o): return Expr("and", (condition(self), condition(o)), "bool")
+    def __or__(self, o): return Expr("or", (condition(self), condition(o)), "bool")
+    def __invert__(self): return Expr("not", (condition(self),), "bool")
+
+    __hash__ = object.__hash__  # nodes are equal only to themselves; == builds a condition
+    equals = __eq__
 
     def __bool__(self):
         raise ArgumentError("an index or value expression has no truth value while an operator is declared; use o.select(condition, a, b)")
@@ -91,11 +97,19 @@ def lift(v) -> Expr:
         return Expr("size", (), "int", (v.tree, v.value))
     if isinstance(v, bool):
         return Expr("const", (), "bool", v)
-    if isinstance(v, int):
-        return Expr("const", (), "int", v)
     if isinstance(v, float):
-        return Expr("const", (), "float", v)
+        return Expr("const", (), "float", float(v))
+    if hasattr(v, "__index__"):
+        return Expr("const", (), "int", int(v))
     raise ArgumentError(f"cannot use {type(v).__name__} in an expression; expected an axis, a tensor element, a size or a number")
+
+
+def condition(v) -> Expr:
+    """`v` as a condition; raises ArgumentError for an index or a value."""
+    e = lift(v)
+    if e.dtype != "bool":
+        raise ArgumentError(f"expected a condition such as a comparison, got the {'index' if e.dtype == 'int' else 'value'} {e!r}")
+    return e
 
 
 def is_const(e: Expr, value=None):
@@ -112,11 +126,14 @@ def constant(e: Expr):
 
 def binary(op, a, b) -> Expr:
     a, b = lift(a), lift(b)
+    if "bool" in (a.dtype, b.dtype):
+        raise ArgumentError(f"cannot compute {op} with the condition {a if a.dtype == 'bool' else b!r}; use o.select(condition, 1.0, 0.0)")
     if a.dtype == b.dtype == "int":
         if op == "/":
             raise ArgumentError("/ between indices is ambiguous; use // or o.float(...)")
         if is_const(a) and is_const(b):
-            from ..runtime.sizes import evaluate
+            if b.data == 0 and op in ("//", "%"):
+                raise ArgumentError(f"cannot divide the index {a!r} by zero")
             return Expr("const", (), "int", evaluate([op, a.data, b.data], {}))
         if op == "+" and is_const(a, 0) or op == "*" and is_const(a, 1):
             return b
@@ -172,9 +189,12 @@ class Padding:
     padded position, as the formula of a window reads: x[p * stride + r * dilation].
     """
 
+    MODES = ("zeros", "reflect", "replicate", "circular")
     __slots__ = ("amounts", "mode")
 
     def __init__(self, amounts, mode="zeros"):
+        if mode not in self.MODES:
+            raise ArgumentError(f"padding mode must be one of {', '.join(self.MODES)}, got {mode!r}")
         self.amounts, self.mode = tuple(amounts), mode
 
     def to_json(self):
@@ -199,6 +219,8 @@ class Tensor:
 
     def padded(self, amounts, mode="zeros") -> "Tensor":
         """The same tensor, readable outside its extents. `amounts`: (before, after) for the last len(amounts) dimensions."""
+        if len(amounts) > len(self.sizes) or not all(isinstance(a, (tuple, list)) and len(a) == 2 for a in amounts):
+            raise ArgumentError(f"padding of {self.name} must be (before, after) pairs for at most {len(self.sizes)} dimensions, got {amounts!r}")
         full = [(0, 0)] * (len(self.sizes) - len(amounts)) + [tuple(a) for a in amounts]
         return Tensor(self.name, self.sizes, Padding(full, mode))
 

@@ -17,6 +17,7 @@ class TensorSpec:
     """A tensor at the operator's border. `trees` are its dims as size expressions, `shape` their values here.
 
     `spatial` lists the dims that are positions in the plane, volume or sequence: they move forward in channels_last memory.
+    `values` says what realistic contents look like (sampling.normal, uniform, rows), None for the usual ones.
     """
 
     name: str
@@ -25,13 +26,15 @@ class TensorSpec:
     shape: tuple
     dtype: str
     spatial: tuple = ()
+    values: dict | None = None
 
     def to_json(self):
-        return {"name": self.name, "kind": self.kind, "trees": self.trees, "shape": list(self.shape), "dtype": self.dtype, "spatial": list(self.spatial)}
+        return {"name": self.name, "kind": self.kind, "trees": self.trees, "shape": list(self.shape), "dtype": self.dtype,
+                "spatial": list(self.spatial), "values": self.values}
 
     @staticmethod
     def from_json(d):
-        return TensorSpec(d["name"], d["kind"], d["trees"], tuple(d["shape"]), d["dtype"], tuple(d["spatial"]))
+        return TensorSpec(d["name"], d["kind"], d["trees"], tuple(d["shape"]), d["dtype"], tuple(d["spatial"]), d.get("values"))
 
     def permutation(self, layout: str) -> tuple:
         """Order of the logical dims in memory: row-major, or (dim 0, spatial, rest) for channels_last data."""
@@ -93,15 +96,19 @@ class Program:
 
     @property
     def bind_stages(self) -> list:
-        """Stages that read only parameters (directly or through such stages): they run once, when weights are bound."""
+        """Stages that read only parameters (directly or through such stages): they run once, when weights are bound.
+
+        A stage that reads nothing (a table of positions) belongs to them where one of them reads it.
+        """
         constant = {t.name for t in self.tensors if t.kind == "param"}
-        found = []
+        found = {}
         for s in self.stages[:-1]:
             loads = {e.data[0] for e in s.body.loads()}
-            if loads and loads <= constant:
+            if loads <= constant:
                 constant.add(s.name)
-                found.append(s)
-        return found
+                found[s.name] = loads
+        read = {name for loads in found.values() for name in loads}
+        return [s for s in self.stages if s.name in found and (found[s.name] or s.name in read)]
 
     @property
     def run_stages(self) -> list:
@@ -150,9 +157,9 @@ class Program:
 
     @property
     def exact(self) -> bool:
-        """Whether integers stay integers: only sums, products, maxima, minima and selections (oracle E applies)."""
-        allowed = {"load", "const", "size", "axis", "+", "-", "*", "min", "max", "neg", "abs", "select", "//", "%", *E.COMPARE, *E.LOGIC, "not"}
-        return all(e.op in allowed for s in self.stages for e in s.body.walk())
+        """Whether integers stay integers: only sums, products, maxima, minima and selections, and no fractions among constants (oracle E applies)."""
+        allowed = {"load", "const", "size", "axis", "float", "+", "-", "*", "min", "max", "neg", "abs", "select", "//", "%", *E.COMPARE, *E.LOGIC, "not"}
+        return all(e.op in allowed and (e.op != "const" or float(e.data).is_integer()) for s in self.stages for e in s.body.walk())
 
     def reference(self, tensors):
         """Float64 result, computed without TVM. `tensors`: name → array of the tensor's logical shape."""
@@ -160,9 +167,13 @@ class Program:
         return evaluate(self, tensors)[0]
 
     def reference_with_bound(self, tensors):
-        """(y, S, n): float64 result, magnitude sum of the terms behind each element, number of accumulations."""
+        """(y, S, n): float64 result, condition sum (for a convolution the sum of |w| |x|; carry.Rounding), number of accumulations.
+
+        An evaluation in precision u differs by at most c·min(n, 4 sqrt n)·u·S with c = 2, before its result is rounded to storage.
+        """
+        from .carry import Rounding
         from .oracle import evaluate
-        return evaluate(self, tensors, magnitudes=True)
+        return evaluate(self, tensors, Rounding())
 
     def sample(self, seed=0):
         from .sampling import realistic

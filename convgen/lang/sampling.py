@@ -1,4 +1,8 @@
-"""Inputs for a program: realistic values, exact small integers, and their conversion to torch."""
+"""Inputs for a program: realistic values, exact small integers, and their conversion to torch.
+
+What realistic means is stated where a tensor is declared (`values=normal(0, 2)`), as data, so that worker processes which hold only the
+description draw the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,31 @@ import zlib
 
 import numpy as np
 
+from ..errors import ArgumentError
 from .size import value_of
+
+
+def normal(mean: float = 0.0, deviation: float = 1.0) -> dict:
+    """Normal values."""
+    return {"kind": "normal", "mean": float(mean), "deviation": float(deviation)}
+
+
+def uniform(low: float, high: float) -> dict:
+    """Uniform values in [low, high)."""
+    return {"kind": "uniform", "low": float(low), "high": float(high)}
+
+
+def rows(*each: dict) -> dict:
+    """Another distribution for every index of the first dimension (the scale, shift, mean and variance of a batch norm)."""
+    return {"kind": "rows", "rows": list(each)}
+
+
+def _draw(values, shape, rng):
+    if values["kind"] == "rows":
+        return np.stack([_draw(v, shape[1:], rng) for v in values["rows"]])
+    if values["kind"] == "uniform":
+        return rng.uniform(values["low"], values["high"], shape)
+    return values["mean"] + values["deviation"] * rng.standard_normal(shape, dtype=np.float32)
 
 
 def _rng(seed, name):
@@ -24,38 +52,40 @@ def _fan(program, name) -> int:
     return 1
 
 
-def realistic(program, seed=0, sampler=None, workload=None) -> dict:
-    """Float32 arrays by tensor name: inputs standard normal, parameters normal with variance 1/terms; `sampler(w, rng)` overrides by name."""
-    given = sampler(workload, np.random.default_rng(seed)) if sampler and workload is not None else {}
+def realistic(program, seed=0) -> dict:
+    """Float32 arrays by tensor name: as declared, else inputs standard normal and parameters normal with variance 1/terms."""
     out = {}
     for t in program.tensors:
-        if t.name in given:
-            out[t.name] = np.asarray(given[t.name], np.float32).reshape(t.shape)
-            continue
-        v = _rng(seed, t.name).standard_normal(t.shape, dtype=np.float32)
-        out[t.name] = v / np.float32(math.sqrt(_fan(program, t.name))) if t.kind == "param" else v
+        usual = normal(0, 1 / math.sqrt(_fan(program, t.name)) if t.kind == "param" else 1)
+        out[t.name] = np.asarray(_draw(t.values or usual, tuple(t.shape), _rng(seed, t.name)), np.float32)
     return out
 
 
 def integers(program, seed=0, limit=2**24) -> dict:
-    """Small integers (as float32) for which every partial sum is an exact integer below `limit`.
+    """Small integers (as float32) for which every partial sum, in any order, is an exact integer below `limit`.
 
-    Values are in [-4, 4] for inputs and [-2, 2] for parameters; density falls until the float64 magnitude bound is below the limit.
+    Values are in [-4, 4] for inputs and [-2, 2] for parameters; density falls until the magnitude of the result is below the limit.
+    Raises ArgumentError if the program's arithmetic leaves the integers, or its constants alone exceed the limit.
     """
+    from .carry import Magnitude
+    from .oracle import evaluate
+    if not program.exact:
+        raise ArgumentError(f"{program.operator}: its arithmetic does not keep integers, so there is no exact sample")
     density = 1.0
-    for _ in range(12):
+    while True:
         out = {}
         for t in program.tensors:
             rng = _rng(seed, t.name)
             top = 4 if t.kind == "input" else 2
             v = rng.integers(1, top + 1, t.shape) * rng.choice([-1, 1], t.shape)
             out[t.name] = np.where(rng.random(t.shape) < density, v, 0).astype(np.float32)
-        _, bound, _ = program.reference_with_bound(out)
-        largest = float(np.max(bound)) if bound.size else 0.0
+        largest = float(np.max(evaluate(program, out, Magnitude())[1]))
         if largest < limit:
             return out
+        if density == 0.0:
+            raise ArgumentError(f"{program.operator}: its constants alone give {largest:g}, and integers are exact below {limit:g}")
         density *= max(0.1, min(0.7, limit / largest))
-    return out
+        density = density if density > 1e-9 else 0.0
 
 
 def to_torch(program, arrays) -> dict:
@@ -83,8 +113,9 @@ def in_layout(v, permutation):
 
 
 def to_numpy(v):
-    """A float array of a torch or numpy tensor (bfloat16 widened)."""
+    """A numpy array of a torch or numpy tensor (bfloat16 widened to float32; float64 stays)."""
     if hasattr(v, "detach"):
-        v = v.detach()
-        return (v.float() if v.is_floating_point() else v).cpu().numpy()
+        import torch
+        v = v.detach().cpu()
+        return (v.float() if v.dtype in (torch.bfloat16, torch.float16) else v).numpy()
     return np.asarray(v)

@@ -19,18 +19,10 @@ class Size:
         self.tree, self.value, self.guards = tree, value, guards
 
     def _binary(self, op: str, other, swapped=False):
-        if isinstance(other, int) and not isinstance(other, bool):
-            tree, value = other, other
-        elif isinstance(other, Size):
-            tree, value = other.tree, other.value
-        else:
+        if not hasattr(other, "__index__") or isinstance(other, bool):
             return NotImplemented
-        left, right = ((tree, value), (self.tree, self.value))
-        if not swapped:
-            left, right = right, left
-        folded = _fold(op, left[0], right[0])
-        result = sizes.evaluate([op, left[1], right[1]], {})
-        return Size(folded, result, self.guards)
+        a, b = (other, self) if swapped else (self, other)
+        return combine(op, a, b, self.guards)
 
     def _compare(self, op: str, other):
         if isinstance(other, Size):
@@ -92,6 +84,11 @@ def _fold(op, a, b):
     if op == "+" and a == 0 or op == "*" and a == 1:
         return b
     return [op, a, b]
+
+
+def combine(op: str, a, b, guards: list) -> Size:
+    """The size `a op b`, kept symbolic. Also for "min" and "max", which Python's own would decide and record as a guard."""
+    return Size(_fold(op, tree_of(a), tree_of(b)), sizes.evaluate([op, value_of(a), value_of(b)], {}), guards)
 
 
 def value_of(size) -> int:

@@ -11,8 +11,8 @@ from functools import cached_property
 
 from ..errors import ArgumentError
 from ..runtime import attributes as A
-from .builder import Builder
-from .operator import traced
+from .builder import Builder, Trace
+from .operator import Prepared, check_text, traced
 from .program import Program
 
 SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int32": "i32", "float64": "f64"}
@@ -43,10 +43,13 @@ class Workload:
     @cached_property
     def program(self) -> Program:
         op = self.op
-        o = Builder(op.name, self.dims, self.dtype, present=[f for f in op.optional if self.flags.get(f)])
-        values = {n: traced(n, s, self.attributes[n], o._guards) for n, s in op.attributes.items() if n != "activation"}
-        value = op.fn(o, **values)
-        program = o.finish(value, self.flags | {"activation": self.attributes.get("activation")}, op.channel_axis, dims=dict(self.dims),
+        symbols = dict(self.dims)
+        for n, spec in op.attributes.items():
+            symbols |= A.symbol_values(spec, self.attributes[n])
+        o = Builder(op.name, self.dims, Trace(self.dtype, symbols), present=[f for f in op.optional if self.flags.get(f)])
+        values = {n: traced(s, self.attributes[n], o._trace.guards) for n, s in op.attributes.items() if n != "activation" or not op.epilogue}
+        epilogue_flags = self.flags | {"activation": self.attributes.get("activation") if op.epilogue else None}
+        program = o.finish(op.fn(o, **values), epilogue_flags, op.channel_axis, dims=dict(self.dims),
                            attributes={k: _plain(v) for k, v in self.attributes.items()}, layout=self.layout, acc_dtype=self.acc_dtype)
         program.flags = dict(self.flags)
         program.output.dtype = self.out_dtype
@@ -55,8 +58,6 @@ class Workload:
                 program.when.append(["==", n, ["const", self.attributes[n]]])
         program.signature = self._signature(program)
         program.id = self._id(program)
-        program.signature["id"] = None
-        del program.signature["id"]
         return program
 
     def _signature(self, p: Program) -> dict:
@@ -90,15 +91,17 @@ class Workload:
     def _id(self, p) -> str:
         op = self.op
         name = op.name if in_catalogue(op) else f"{op.name}@{p.hash[:8]}"
-        dims = [f"{d.lower()}{self.dims[d]}" + ("+" if d == "N" and self.flags.get("any_batch") else "") for d in op.dims if d not in op.window_dims() and self.dims[d] != op.dim_defaults.get(d)]
+        any_batch = {"N": "+"} if self.flags.get("any_batch") else {}
+        dims = [f"{d.lower()}{self.dims[d]}{any_batch.get(d, '')}" for d in op.dims
+                if d not in op.window_dims() and (self.dims[d] != op.dim_defaults.get(d) or d in any_batch)]
         if op.window_dims():
             dims.append("k" + "x".join(str(self.dims[d]) for d in op.window_dims()))
         attrs = [f"{n}={_attribute_text(s, self.attributes[n])}" for n, s in op.attributes.items()
-                 if n != "activation" and self.attributes[n] != A.canonical(op.name, s, s["default"])]
+                 if not (n == "activation" and op.epilogue) and self.attributes[n] != A.canonical(op.name, s, s["default"])]
         types = ".".join(SHORT[d] for d in (self.dtype, self.acc_dtype, self.out_dtype))
         rank = min(max(len(p.output.spatial), 1), 3)
         layout = (_FIRST if self.layout == "channels_first" else _LAST)[rank]
-        flags = sorted([f for f, on in self.flags.items() if on and f != "any_batch"] + ([f"act={self.attributes['activation']}"] if self.attributes.get("activation") else []))
+        flags = sorted([f for f, on in self.flags.items() if on and f != "any_batch"] + ([f"act={self.attributes['activation']}"] if op.epilogue and self.attributes["activation"] else []))
         return f"{name}:{','.join(dims)}" + (";" + ",".join(attrs) if attrs else "") + f":{types}:{layout}" + (":" + ",".join(flags) if flags else "")
 
     def __eq__(self, other):
@@ -123,8 +126,8 @@ class Workload:
 
     def sample(self, seed: int = 0) -> dict:
         """Realistic inputs and parameters by tensor name: torch tensors in this workload's dtype and layout (numpy arrays without torch)."""
-        from .sampling import realistic, to_torch
-        return to_torch(self.program, realistic(self.program, seed, self.op.sampler, self))
+        from .sampling import to_torch
+        return to_torch(self.program, self.program.sample(seed))
 
     def reference(self, **tensors):
         """The float64 result (numpy), from the description alone. Tensors: torch or numpy, logical shapes."""
@@ -132,10 +135,21 @@ class Workload:
         return self.program.reference({k: to_numpy(v) for k, v in tensors.items()})
 
     def baseline(self, **tensors):
-        """The best-known PyTorch formulation of this operator on torch tensors. Raises ArgumentError if the operator has none."""
+        """The typical PyTorch formulation of this operator on torch tensors. Raises ArgumentError if the operator has none."""
         if self.op.baseline is None:
             raise ArgumentError(f"{self.operator}: no PyTorch baseline is declared")
-        return epilogue(self, self.op.baseline(self, **{k: v for k, v in tensors.items() if k not in ("bias", "residual")}), tensors)
+        return self._bound(self.op.baseline, tensors)()
+
+    def formulations(self, **tensors) -> dict:
+        """label → call without arguments, for every PyTorch formulation of this operator; parameters are already folded where one folds them."""
+        return {label: self._bound(f, tensors) for label, f in self.op.formulations.items()}
+
+    def _bound(self, f, tensors):
+        own = {k: v for k, v in tensors.items() if k not in ("bias", "residual") or not self.flags.get(k)}
+        if isinstance(f, Prepared):
+            ready = f.prepare(self, **own)
+            return lambda: epilogue(self, f.run(self, **ready), tensors)
+        return lambda: epilogue(self, f(self, **own), tensors)
 
     @property
     def has_baseline(self) -> bool:
@@ -151,7 +165,7 @@ def epilogue(w: Workload, y, tensors):
         y = y + tensors["bias"].reshape(shape)
     if w.flags.get("residual"):
         y = y + tensors["residual"]
-    act = w.attributes.get("activation")
+    act = w.attributes.get("activation") if w.op.epilogue else None
     return getattr(F, act)(y) if act and hasattr(F, act) else (y.sigmoid() if act == "sigmoid" else y.tanh() if act == "tanh" else y)
 
 
@@ -169,26 +183,34 @@ def in_catalogue(op) -> bool:
     return table.is_catalogued(op)
 
 
+def flag_names(op) -> tuple:
+    """The yes-or-no facts that a workload of `op` may state."""
+    return (*(("bias", "residual") if op.epilogue else ()), *op.optional, *(("any_batch",) if "N" in op.dims else ()))
+
+
 def make(op, kw) -> Workload:
     """A Workload from keywords: dims by letter, `kernel=`, attributes, flags, dtype, acc_dtype, out_dtype, layout."""
     from ..runtime.sizes import evaluate
     kw = dict(kw)
     dims = dict(op.dim_defaults)
     window = op.window_dims()
-    if "kernel" in kw:
+    if "kernel" in kw and window:
         k = kw.pop("kernel")
-        k = tuple(k) if isinstance(k, (tuple, list)) else (k,) * len(window)
-        if not window or len(k) != len(window):
+        sizes = tuple(k) if isinstance(k, (tuple, list)) else (k,) * len(window)
+        if len(sizes) != len(window):
             raise ArgumentError(f"{op.name}: kernel must be an int or {len(window)} ints, got {k!r}")
-        dims.update(zip(window, k))
+        for d, size in zip(window, sizes):
+            if kw.setdefault(d, size) is not size:
+                raise ArgumentError(f"{op.name}: {d} is given twice, as {kw[d]!r} and by kernel={k!r}")
     dtype = _dtype(op, kw.pop("dtype", "float32"), "dtype", STORAGE)
     acc = _dtype(op, kw.pop("acc_dtype", "float32"), "acc_dtype", ("float32",))
     out = _dtype(op, kw.pop("out_dtype", None) or dtype, "out_dtype", STORAGE)
-    layout = _LAYOUTS.get(str(kw.pop("layout", "channels_first")).lower())
+    given = kw.pop("layout", "channels_first")
+    layout = _LAYOUTS.get(str(given).lower())
     if layout is None:
-        raise ArgumentError(f"{op.name}: layout must be channels_first, channels_last or an alias such as NCHW, NHWC")
+        raise ArgumentError(f"{op.name}: layout must be channels_first, channels_last or an alias such as NCHW or NHWC, got {given!r}")
     flags = {}
-    for f in (*(("bias", "residual") if op.epilogue else ()), *op.optional, "any_batch"):
+    for f in flag_names(op):
         if f in kw:
             v = kw.pop(f)
             if not isinstance(v, bool):
@@ -214,9 +236,11 @@ def make(op, kw) -> Workload:
                 raise ArgumentError(f"{op.name}: padding='same' needs stride 1, got {attributes['stride']}")
             total = [evaluate(t, scope) for t in window_trees(op, n)]
         attributes[n] = A.canonical(op.name, spec, value, total)
+        if spec["type"] == "str":
+            check_text(op.name, n, attributes[n])
         scope |= A.symbol_values(spec, attributes[n])
     if kw:
-        raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {', '.join([*op.dims, *op.attributes, *op.optional])}, kernel, bias, residual, dtype, layout")
+        raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {', '.join([*op.dims, *op.attributes, *flag_names(op)])}, kernel, dtype, acc_dtype, out_dtype and layout")
     attributes = {n: attributes[n] for n in op.attributes}
     return Workload(op, {d: dims[d] for d in op.dims}, attributes, flags, dtype, acc, out, layout)
 
@@ -265,6 +289,8 @@ def parse(text: str, operator=None) -> Workload:
     def bad(why):
         raise ArgumentError(f"workload id {text!r}: {why}")
 
+    if not isinstance(text, str):
+        raise ArgumentError(f"a workload id is a text, got {type(text).__name__}")
     fields = text.strip().split(":")
     if len(fields) not in (4, 5):
         bad("expected OP:DIMS;ATTRS:DTYPES:LAYOUT[:FLAGS]")
@@ -272,6 +298,8 @@ def parse(text: str, operator=None) -> Workload:
     if operator is None:
         from ..ops import table
         operator = table.get(name)
+    if name != operator.name:
+        bad(f"it names {name}, and the operator is {operator.name}")
     kw = {}
     dims, _, attrs = fields[1].partition(";")
     letters = {d.lower(): d for d in operator.dims}
@@ -283,13 +311,15 @@ def parse(text: str, operator=None) -> Workload:
             kw["kernel"] = tuple(map(int, m[2].split("x")))
         elif m[1] in letters and "x" not in m[2]:
             kw[letters[m[1]]] = int(m[2])
+            if m[3] and m[1] != "n":
+                bad(f"only n may be any size, got {item!r}")
             if m[3]:
                 kw["any_batch"] = True
         else:
             bad(f"{operator.name} has no dimension {m[1].upper()}")
     for item in filter(None, attrs.split(",")):
         n, eq, v = item.partition("=")
-        if n not in operator.attributes or not eq:
+        if n not in operator.attributes or not eq or n == "activation" and operator.epilogue:
             bad(f"{operator.name} has no attribute {n!r}")
         try:
             kw[n] = attribute_from_text(operator.attributes[n], v)
@@ -301,10 +331,12 @@ def parse(text: str, operator=None) -> Workload:
     kw["dtype"], kw["acc_dtype"], kw["out_dtype"] = types
     kw["layout"] = fields[3]
     for flag in filter(None, (fields[4] if len(fields) == 5 else "").split(",")):
-        if flag.startswith("act="):
+        if flag.startswith("act=") and operator.epilogue:
             kw["activation"] = flag[4:]
-        else:
+        elif flag in flag_names(operator):
             kw[flag] = True
+        else:
+            bad(f"{operator.name} has no flag {flag!r}")
     w = make(operator, kw)
     if digest and w.program.hash[:8] != digest:
         bad(f"the description of {name} is {w.program.hash[:8]} now; this id was made for another one")

@@ -31,10 +31,15 @@ def check_padding(o, mode, lengths, padding):
                 o.require(p, "<=", length, "circular padding must not exceed the input")
 
 
+def check_groups(o, groups):
+    """Groups split both channel counts evenly."""
+    o.require(o.C % groups, "==", 0, "C must be divisible by groups")
+    o.require(o.O % groups, "==", 0, "O must be divisible by groups")
+
+
 def convolve(o, rank, stride, padding, dilation, groups, mode):
     """y[n,o,p] = sum over c, k of w[o,c,k] x[n, group(o) C/G + c, stride p + dilation k - padding]."""
-    o.require(o.C % groups, "==", 0, "C must be divisible by groups, the remainder must be 0")
-    o.require(o.O % groups, "==", 0, "O must be divisible by groups, the remainder must be 0")
+    check_groups(o, groups)
     lengths = [getattr(o, d) for d in _LENGTHS[rank].split()]
     kernels = [getattr(o, d) for d in _WINDOWS[rank].split()]
     check_padding(o, mode, lengths, padding)
@@ -50,12 +55,11 @@ def convolve(o, rank, stride, padding, dilation, groups, mode):
 
 def convolve_transposed(o, rank, stride, padding, output_padding, groups, dilation):
     """The adjoint of `convolve`, read from the output: tap k meets x at (q + padding - dilation k) / stride where that is whole."""
-    o.require(o.C % groups, "==", 0, "C must be divisible by groups, the remainder must be 0")
-    o.require(o.O % groups, "==", 0, "O must be divisible by groups, the remainder must be 0")
+    check_groups(o, groups)
     lengths = [getattr(o, d) for d in _LENGTHS[rank].split()]
     kernels = [getattr(o, d) for d in _WINDOWS[rank].split()]
     for s, d, extra in zip(stride, dilation, output_padding):
-        o.require(extra, "<", o_max(s, d), "output_padding must be smaller than stride or dilation")
+        o.require(extra, "<", o.larger(s, d), "output_padding must be smaller than stride or dilation")
     sizes = [(l - 1) * s - lo - hi + d * (k - 1) + e + 1 for l, k, s, d, (lo, hi), e in zip(lengths, kernels, stride, dilation, padding, output_padding)]
     n, oc, qs = output_axes(o, rank, sizes, "O")
     per_group, out_per_group = o.C // groups, o.O // groups
@@ -67,18 +71,12 @@ def convolve_transposed(o, rank, stride, padding, output_padding, groups, dilati
     whole, position = None, []
     for q, s, k, d, (lo, _), (r, _) in zip(qs, stride, ks, dilation, padding, reach):
         offset = q + lo - k * d
-        hit = (offset % s).equals(0)
+        hit = offset % s == 0
         whole = hit if whole is None else whole & hit
         position.append(offset // s + r)
     channel = oc // out_per_group * per_group + c
     value = o.select(whole, x[(n, channel, *position)], 0.0)
     return o.sum(w[(channel, oc % out_per_group, *ks)] * value, [c, *ks])
-
-
-def o_max(a, b):
-    """The larger of two sizes, as a size expression."""
-    from ..lang.size import Size, tree_of, value_of
-    return Size(["max", tree_of(a), tree_of(b)], max(value_of(a), value_of(b)), a.guards)
 
 
 def _direct(rank):

@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 from ..errors import ArgumentError
-from ..lang import choice, ints, operator, pads
+from ..lang import choice, ints, normal, operator, pads, rows, uniform
 from . import torch_forms
 from .conv import MODES, check_padding, output_axes
-
-
-def depthwise(o, weight, stride, padding, dilation, mode="zeros", x=None):
-    """y[n,o,p,q] = sum over r, s of w[o,r,s] x[n, o // M, ...]. `weight(o, r, s)` gives the tap's value."""
-    check_padding(o, mode, (o.H, o.W), padding)
-    sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
-    o.size("O", o.C * o.M)
-    n, c, (p, q) = output_axes(o, 2, sizes, "O")
-    r, s = o.window("KH KW")
-    x = o.input("x", "N C H W", pad=padding, mode=mode) if x is None else x
-    return o.sum(weight(c, r, s) * x[n, c // o.M, p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]], (r, s))
 
 
 @operator(dims="N C M=1 H W KH KW", cite="torch.nn.functional.conv2d with groups = in_channels", baseline=torch_forms.depthwise_conv2d,
@@ -25,14 +14,14 @@ def depthwise(o, weight, stride, padding, dilation, mode="zeros", x=None):
                      "n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nchw", "n1,c512,h14,w14,k27x27;padding=13:f32.f32.f32:nhwc", "n1,c144,h56,w56,k3x3;stride=2,padding=1:f32.f32.f32:nchw"])
 def depthwise_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), padding_mode=choice(*MODES)):
     """Depthwise 2-D convolution with channel multiplier M: every input channel has its own M kernels; weight [C*M, 1, KH, KW]."""
+    check_padding(o, padding_mode, (o.H, o.W), padding)
     o.size("O", o.C * o.M)
-    w = None
-
-    def weight(c, r, s):
-        nonlocal w
-        w = w or o.param("weight", "O", 1, "KH", "KW")
-        return w[c, 0, r, s]
-    return depthwise(o, weight, stride, padding, dilation, padding_mode)
+    sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
+    n, c, (p, q) = output_axes(o, 2, sizes, "O")
+    x = o.input("x", "N C H W", pad=padding, mode=padding_mode)
+    w = o.param("weight", "O", 1, "KH", "KW")
+    r, s = o.window("KH KW")
+    return o.sum(w[c, 0, r, s] * x[n, c // o.M, p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]], (r, s))
 
 
 @operator(dims="N C GC H W SQUARE=3 BAND=11", cite="arXiv:2303.16900", baseline=torch_forms.inception, optional="bias_hw bias_w bias_h", epilogue=False,
@@ -69,17 +58,10 @@ DILATED_BRANCHES = {  # K: [(kernel, dilation)], UniRepLKNet (arXiv:2311.15599),
 }
 
 
-def sample_reparam(w, rng):
-    """Batch norms as after training: scales and variances near one, small shifts."""
-    out = {}
-    for t in w.program.tensors:
-        if t.name.startswith("bn"):
-            c = t.shape[1]
-            out[t.name] = [rng.uniform(0.5, 1.5, c), rng.normal(0, 0.1, c), rng.normal(0, 0.1, c), rng.uniform(0.5, 1.5, c)]
-    return out
+BATCH_NORM = rows(uniform(0.5, 1.5), normal(0, 0.1), normal(0, 0.1), uniform(0.5, 1.5))  # scale, shift, mean, variance after training
 
 
-@operator(dims="N C H W KH KW", cite="arXiv:2311.15599", baseline=torch_forms.dilated_reparam, sample=sample_reparam,
+@operator(dims="N C H W KH KW", cite="arXiv:2311.15599", formulations={"merged": torch_forms.REPARAM_MERGED, "branches": torch_forms.dilated_reparam},
           workloads=["n1,c160,h28,w28,k13x13:f32.f32.f32:nchw", "n1,c320,h14,w14,k13x13:f32.f32.f32:nhwc", "n1,c640,h7,w7,k13x13:f32.f32.f32:nhwc"])
 def dilated_reparam_conv2d(o, *, eps: float = 1e-5):
     """UniRepLKNet's dilated re-parameterisation block: a large depthwise kernel and parallel dilated small ones, each with its batch norm.
@@ -90,26 +72,24 @@ def dilated_reparam_conv2d(o, *, eps: float = 1e-5):
     if int(o.KH) not in DILATED_BRANCHES or int(o.KW) != int(o.KH):
         raise ArgumentError(f"dilated_reparam_conv2d: kernel must be square and one of {sorted(DILATED_BRANCHES)}, got {int(o.KH)}x{int(o.KW)}")
     big = int(o.KH)
-    x = o.input("x", "N C H W", pad=[(big // 2, big // 2)] * 2)
-    ch, a, b = o.axis("ch", o.C), o.axis("a", big), o.axis("b", big)
+    x = o.input("x", "N C H W")
+    ch, one, a, b = o.axis("ch", o.C), o.axis("one", 1), o.axis("a", big), o.axis("b", big)
     kernel = shift = None
     for i, (k, d) in enumerate([(big, 1), *DILATED_BRANCHES[big]]):
-        w, bn = o.param(f"weight{i or ''}", "C", 1, k, k), o.param(f"bn{i or ''}", 4, "C")
+        w, bn = o.param(f"weight{i or ''}", "C", 1, k, k), o.param(f"bn{i or ''}", 4, "C", values=BATCH_NORM)
         scale = bn[0, ch] / o.sqrt(bn[3, ch] + eps)
         start = big // 2 - (d * (k - 1) + 1) // 2
         row, column = a - start, b - start
         tap = w[ch, 0, row // d, column // d] * scale
         if k != big:
-            inside = (row >= 0) & (row <= d * (k - 1)) & (row % d).equals(0) & (column >= 0) & (column <= d * (k - 1)) & (column % d).equals(0)
+            inside = (row >= 0) & (row <= d * (k - 1)) & (row % d == 0) & (column >= 0) & (column <= d * (k - 1)) & (column % d == 0)
             tap = o.select(inside, tap, 0.0)
         kernel = tap if kernel is None else kernel + tap
         term = bn[1, ch] - bn[2, ch] * scale
         shift = term if shift is None else shift + term
-    o.size("M", 1)
-    merged = o.stage(kernel, (ch, a, b), name="merged_kernel")
+    merged = o.stage(kernel, (ch, one, a, b), name="merged_kernel")
     bias = o.stage(shift, (ch,), name="merged_bias")
-    value = depthwise(o, lambda c, r, s: merged[c, r, s], (1, 1), ((big // 2, big // 2),) * 2, (1, 1), x=x)
-    return value + bias[value.args[1]]
+    return depthwise_conv2d(o, x=x, weight=merged, bias=bias, padding=big // 2)
 
 
 @operator(dims="N C O H W KH KW", cite="arXiv:1704.04861", baseline=torch_forms.separable_block2d, positional="x weight_dw weight_pw bias stride padding dilation",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..lang import choice, integer, ints, operator, pads
+from ..lang import choice, integer, ints, normal, operator, pads, uniform
 from . import torch_forms
-from .conv import output_axes
+from .conv import check_groups, output_axes
 
 
-@operator(dims="N C O E H W KH KW", cite="arXiv:1904.04971", baseline=torch_forms.condconv2d, sample=torch_forms.sample_routing,
+@operator(dims="N C O E H W KH KW", cite="arXiv:1904.04971", baseline=torch_forms.condconv2d,
           positional="x weight routing bias stride padding dilation groups",
           workloads=["n8,c96,o96,e4,h28,w28,k5x5;padding=2,groups=96:f32.f32.f32:nchw", "n8,c480,o480,e4,h14,w14,k5x5;padding=2,groups=480:f32.f32.f32:nchw",
                      "n8,c80,o480,e4,h14,w14,k1x1:f32.f32.f32:nchw"])
@@ -16,24 +16,23 @@ def condconv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=i
 
     weight [E, O, C/groups, KH, KW], routing [N, E].
     """
-    o.require(o.C % groups, "==", 0, "C must be divisible by groups, the remainder must be 0")
-    o.require(o.O % groups, "==", 0, "O must be divisible by groups, the remainder must be 0")
+    check_groups(o, groups)
     sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
     n, oc, (p, q) = output_axes(o, 2, sizes, "O")
     per_group = o.C // groups
     x = o.input("x", "N C H W", pad=padding)
     w = o.param("weight", "E", "O", per_group, "KH", "KW")
-    routing = o.input("routing", "N E")
+    routing = o.input("routing", "N E", values=uniform(0, 1))
     e, c, r, s = o.axis("e", o.E), o.axis("c", per_group), *o.window("KH KW")
     kernel = o.stage(o.sum(routing[n, e] * w[e, oc, c, r, s], e, name="kernel"), (n, oc, c, r, s))
     return o.sum(kernel[n, oc, c, r, s] * x[n, oc // (o.O // groups) * per_group + c, p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]], (c, r, s))
 
 
-@operator(dims="N C G H W KH KW", cite="arXiv:2103.06255", baseline=torch_forms.involution2d,
+@operator(dims="N C G H W KH KW", cite="arXiv:2103.06255", formulations={"unfold": torch_forms.involution2d, "shifted sum": torch_forms.involution2d_shifted},
           workloads=["n1,c64,g4,h56,w56,k7x7;padding=3:f32.f32.f32:nchw", "n1,c64,g4,h56,w56,k7x7;padding=3:f32.f32.f32:nhwc", "n1,c128,g8,h28,w28,k7x7;padding=3:f32.f32.f32:nchw"])
 def involution2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2)):
     """Involution: a kernel per output pixel, shared by the C/G channels of a group. weight [N, G, KH, KW, P, Q]."""
-    o.require(o.C % o.G, "==", 0, "C must be divisible by G, the remainder must be 0")
+    o.require(o.C % o.G, "==", 0, "C must be divisible by G")
     sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
     n, c, (p, q) = output_axes(o, 2, sizes, "C")
     r, s = o.window("KH KW")
@@ -42,14 +41,14 @@ def involution2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2)):
     return o.sum(w[n, c // (o.C // o.G), r, s, p, q] * x[n, c, p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]], (r, s))
 
 
-@operator(dims="N C HEADS L K", cite="arXiv:1901.10430", baseline=torch_forms.dynamic_conv1d, positional="x weight bias",
+@operator(dims="N C HEADS L K", cite="arXiv:1901.10430", formulations={"unfold": torch_forms.dynamic_conv1d, "band matrix": torch_forms.dynamic_conv1d_band}, positional="x weight bias",
           workloads=["n8,c512,heads8,l512,k31:f32.f32.f32:nlc", "n8,c1024,heads16,l64,k15;alignment=causal:f32.f32.f32:nlc"])
 def dynamic_conv1d(o, *, alignment=choice("centred", "causal"), softmax: bool = True):
     """Dynamic convolution over a sequence: a kernel per step and head, softmax-normalised over its K taps.
 
     x [N, C, L], weight (logits) [N, HEADS, K, L]; head of channel c is c // (C/HEADS). y[t] = sum_k w[t,k] x[t + k - P], P = K-1 (causal) or K//2 (centred).
     """
-    o.require(o.C % o.HEADS, "==", 0, "C must be divisible by HEADS, the remainder must be 0")
+    o.require(o.C % o.HEADS, "==", 0, "C must be divisible by HEADS")
     before = o.K - 1 if alignment == "causal" else o.K // 2
     o.out("T", o.L)
     n, c, t = o.axes("N C T")
@@ -57,16 +56,14 @@ def dynamic_conv1d(o, *, alignment=choice("centred", "causal"), softmax: bool = 
     x = o.input("x", "N C L", pad=[(before, o.K - 1 - before)])
     logits = o.input("weight", "N HEADS K L")
     head = o.axis("head", o.HEADS)
-    of = c // (o.C // o.HEADS)
+    head_of = c // (o.C // o.HEADS)
     if not softmax:
-        return o.sum(logits[n, of, k, t] * x[n, c, t + k], k)
-    top = o.stage(o.max(logits[n, head, k, t], k, name="top"), (n, head, t))
-    weight = o.stage(o.exp(logits[n, head, k, t] - top[n, head, t]), (n, head, k, t), name="weight_exp")
-    total = o.stage(o.sum(weight[n, head, k, t], k, name="total"), (n, head, t))
-    return o.sum(weight[n, of, k, t] * x[n, c, t + k], k) / total[n, of, t]
+        return o.sum(logits[n, head_of, k, t] * x[n, c, t + k], k)
+    weight, total = o.softmax(logits[n, head, k, t], k)
+    return o.sum(weight[n, head_of, k, t] * x[n, c, t + k], k) / total[n, head_of, t]
 
 
-@operator(dims="N C O H W KH KW DG=1", cite="arXiv:1703.06211, arXiv:1811.11168", baseline=torch_forms.deform_conv2d, sample=torch_forms.sample_offsets,
+@operator(dims="N C O H W KH KW DG=1", cite="arXiv:1703.06211, arXiv:1811.11168", formulations={"grid_sample": torch_forms.deform_conv2d, "NHWC gather": torch_forms.deform_conv2d_gather},
           positional="x offset weight bias stride padding dilation mask", optional="mask",
           workloads=["n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nchw:mask", "n1,c128,o128,h28,w28,k3x3;padding=1:f32.f32.f32:nchw:mask", "n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nhwc"])
 def deform_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integer()):
@@ -74,17 +71,16 @@ def deform_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), group
 
     offset [N, 2*DG*KH*KW, P, Q] as (dy, dx) per tap, taps row-major, offset groups outermost; mask [N, DG*KH*KW, P, Q].
     """
-    o.require(o.C % groups, "==", 0, "C must be divisible by groups, the remainder must be 0")
-    o.require(o.O % groups, "==", 0, "O must be divisible by groups, the remainder must be 0")
-    o.require(o.C % o.DG, "==", 0, "C must be divisible by the number of offset groups, the remainder must be 0")
+    check_groups(o, groups)
+    o.require(o.C % o.DG, "==", 0, "C must be divisible by DG")
     sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
     n, oc, (p, q) = output_axes(o, 2, sizes, "O")
     per_group = o.C // groups
     x = o.input("x", "N C H W")
     taps = o.KH * o.KW
-    offset = o.input("offset", "N", o.DG * taps * 2, "P", "Q")
+    offset = o.input("offset", "N", o.DG * taps * 2, "P", "Q", values=normal(0, 2))  # about two pixels, as a trained layer gives
     w = o.param("weight", "O", per_group, "KH", "KW")
-    mask = o.input("mask", "N", o.DG * taps, "P", "Q") if o.has("mask") else None
+    mask = o.input("mask", "N", o.DG * taps, "P", "Q", values=uniform(0, 1)) if o.has("mask") else None
     c, r, s = o.axis("c", per_group), *o.window("KH KW")
     ch = o.axis("ch", o.C)
     tap = ch // (o.C // o.DG) * taps + r * o.KW + s

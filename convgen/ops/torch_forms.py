@@ -1,11 +1,11 @@
-"""Independent PyTorch formulations: what people run today, and what the descriptions are checked against."""
+"""Independent PyTorch formulations: what people run today, and what the descriptions are checked against.
+
+Each is f(w, **tensors) -> tensor for a workload w, without the epilogue that flags add, and keeps the dtype of its tensors.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-
-_RANK = {3: 1, 4: 2, 5: 3}
-_MODE = {"reflect": "reflect", "replicate": "replicate", "circular": "circular"}
+from ..lang import Prepared
 
 
 def _padded(x, padding, mode):
@@ -14,7 +14,7 @@ def _padded(x, padding, mode):
     if mode == "zeros" and all(lo == hi for lo, hi in padding):
         return x, tuple(lo for lo, _ in padding)
     flat = [p for pair in reversed(padding) for p in pair]
-    y = F.pad(x, flat) if mode == "zeros" else F.pad(x, flat, mode=_MODE[mode])
+    y = F.pad(x, flat) if mode == "zeros" else F.pad(x, flat, mode=mode)
     return y, (0,) * len(padding)
 
 
@@ -33,6 +33,8 @@ def conv_transpose(w, x, weight):
     import torch.nn.functional as F
     a = w.attributes
     f = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.ndim - 3]
+    if all(lo == hi for lo, hi in a["padding"]):
+        return f(x, weight, None, a["stride"], tuple(lo for lo, _ in a["padding"]), a["output_padding"], a["groups"], a["dilation"])
     low = tuple(min(lo, hi) for lo, hi in a["padding"])
     y = f(x, weight, None, a["stride"], low, a["output_padding"], a["groups"], a["dilation"])
     for d, ((lo, hi), m) in enumerate(zip(a["padding"], low), 2):  # asymmetric padding is a crop of the result
@@ -69,6 +71,29 @@ def dilated_reparam(w, x, **p):
     return total
 
 
+def _merge(w, x, **p):
+    """What a deployed model holds: one kernel and one bias. Source: merge_dilated_branches of UniRepLKNet."""
+    import torch
+    import torch.nn.functional as F
+    from .depthwise import DILATED_BRANCHES
+    kernel, bias, big = 0, 0, w.dims["KH"]
+    for i, (k, d) in enumerate([(big, 1), *DILATED_BRANCHES[big]]):
+        scale, shift, mean, var = p[f"bn{i or ''}"]
+        gain = scale / torch.sqrt(var + w.attributes["eps"])
+        stuffed = F.conv_transpose2d(p[f"weight{i or ''}"], torch.ones_like(scale[:1]).reshape(1, 1, 1, 1), stride=d)
+        kernel = kernel + F.pad(stuffed * gain.reshape(-1, 1, 1, 1), [(big - stuffed.shape[-1]) // 2] * 4)
+        bias = bias + shift - mean * gain
+    return {"x": x, "weight": kernel, "bias": bias}
+
+
+def _merged(w, x, weight, bias):
+    import torch.nn.functional as F
+    return F.conv2d(x, weight, bias, padding=w.dims["KH"] // 2, groups=x.shape[1])
+
+
+REPARAM_MERGED = Prepared(_merge, _merged)
+
+
 def separable_block2d(w, x, weight_dw, weight_pw):
     import torch.nn.functional as F
     a = w.attributes
@@ -86,10 +111,6 @@ def condconv2d(w, x, weight, routing):
     return y.reshape(n, -1, *y.shape[2:])
 
 
-def sample_routing(w, rng):
-    return {"routing": 1 / (1 + np.exp(-rng.standard_normal((w.dims["N"], w.dims["E"]))))}
-
-
 def involution2d(w, x, weight):
     """unfold, multiply, sum: the authors' form."""
     import torch.nn.functional as F
@@ -100,13 +121,41 @@ def involution2d(w, x, weight):
     return (weight.unsqueeze(2) * u).sum((3, 4)).reshape(n, x.shape[1], p, q)
 
 
+def involution2d_shifted(w, x, weight):
+    """One multiply and add per tap, on shifted views of the padded image."""
+    import torch.nn.functional as F
+    a, (n, g, kh, kw, p, q) = w.attributes, weight.shape
+    (sh, sw), (dh, dw) = a["stride"], a["dilation"]
+    x = F.pad(x, [v for pair in reversed(a["padding"]) for v in pair])
+    x = x.reshape(n, g, x.shape[1] // g, *x.shape[2:])
+    y = 0
+    for r in range(kh):
+        for s in range(kw):
+            view = x[..., r * dh:r * dh + (p - 1) * sh + 1:sh, s * dw:s * dw + (q - 1) * sw + 1:sw]
+            y = y + view * weight[:, :, r, s].unsqueeze(2)
+    return y.reshape(n, -1, p, q)
+
+
+def _taps(w, weight):
+    """(normalised taps, how many positions before the present one they reach)."""
+    k = weight.shape[2]
+    return weight.softmax(2) if w.attributes["softmax"] else weight, k - 1 if w.attributes["alignment"] == "causal" else k // 2
+
+
+def dynamic_conv1d_band(w, x, weight):
+    """A banded matrix over the whole sequence per head, then a batched matrix product: fairseq's choice up to 512 steps."""
+    (n, c, length), (heads, k) = x.shape, weight.shape[1:3]
+    taps, before = _taps(w, weight)
+    band = x.new_zeros(n * heads, length, length + k - 1)
+    band.as_strided((n * heads, length, k), (length * (length + k - 1), length + k, 1)).copy_(taps.reshape(n * heads, k, length).transpose(1, 2))
+    return (band[:, :, before:before + length] @ x.reshape(n * heads, c // heads, length).transpose(1, 2)).transpose(1, 2).reshape(n, c, length)
+
+
 def dynamic_conv1d(w, x, weight):
     """unfold along the sequence, softmax over taps, multiply, sum."""
     import torch.nn.functional as F
-    n, c, length = x.shape
-    heads, k = weight.shape[1], weight.shape[2]
-    before = k - 1 if w.attributes["alignment"] == "causal" else k // 2
-    taps = weight.softmax(2) if w.attributes["softmax"] else weight
+    (n, c, length), (heads, k) = x.shape, weight.shape[1:3]
+    taps, before = _taps(w, weight)
     u = F.pad(x, (before, k - 1 - before)).unfold(2, k, 1).reshape(n, heads, c // heads, length, k)
     return (u * taps.permute(0, 1, 3, 2).unsqueeze(2)).sum(-1).reshape(n, c, length)
 
@@ -136,6 +185,25 @@ def deform_conv2d(w, x, offset, weight, mask=None):
     return torch.matmul(weight.reshape(groups, o // groups, -1), col).reshape(n, o, p, q)
 
 
-def sample_offsets(w, rng):
-    """Offsets of about two pixels, masks in (0, 1), as a trained layer gives."""
-    return {t.name: rng.normal(0, 2, t.shape) if t.name == "offset" else rng.uniform(0, 1, t.shape) for t in w.program.tensors if t.name in ("offset", "mask")}
+def deform_conv2d_gather(w, x, offset, weight, mask=None):
+    """Four gathers of whole pixels from channels-last memory, blended, then a matrix product."""
+    import torch
+    a, (n, c, h, wd) = w.attributes, x.shape
+    (o, _, kh, kw), (p, q), dg, groups = weight.shape, offset.shape[2:], w.dims["DG"], a["groups"]
+    offset = offset.reshape(n, dg, kh, kw, 2, p, q)
+    along = lambda count, d: torch.arange(count, dtype=x.dtype) * d
+    rows = (along(p, a["stride"][0]) - a["padding"][0][0])[:, None] + along(kh, a["dilation"][0])[:, None, None, None]
+    cols = (along(q, a["stride"][1]) - a["padding"][1][0]) + along(kw, a["dilation"][1])[:, None, None]
+    y, z = rows + offset[..., 0, :, :], cols + offset[..., 1, :, :]  # [N, DG, KH, KW, P, Q]
+    pixels = x.permute(0, 2, 3, 1).reshape(n, h * wd, dg, c // dg).transpose(1, 2).reshape(n * dg, h * wd, c // dg)
+    top, left = y.floor(), z.floor()
+    value = 0
+    for row, wy in ((top, 1 - (y - top)), (top + 1, y - top)):
+        for col, wz in ((left, 1 - (z - left)), (left + 1, z - left)):
+            weight_here = wy * wz * ((row >= 0) & (row < h) & (col >= 0) & (col < wd))
+            if mask is not None:
+                weight_here = weight_here * mask.reshape(n, dg, kh, kw, p, q)
+            at = (row.clamp(0, h - 1) * wd + col.clamp(0, wd - 1)).long().reshape(n * dg, -1)
+            value = value + torch.gather(pixels, 1, at.unsqueeze(-1).expand(-1, -1, c // dg)) * weight_here.reshape(n * dg, -1, 1)
+    value = value.reshape(n, dg, kh * kw, p * q, c // dg).permute(0, 1, 4, 2, 3).reshape(n, groups, c // groups * kh * kw, p * q)
+    return torch.matmul(weight.reshape(groups, o // groups, -1), value).reshape(n, o, p, q)
