@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Mapping
@@ -159,7 +161,9 @@ def compiled(workload, target, threads, logs):
         return _kernels[key]
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix="convgen-compile-") as scratch:
+        # Loading tvm_ffi takes seconds where it brings torch along: that passes while the worker loads the compiler.
+        with ThreadPoolExecutor(1) as background, tempfile.TemporaryDirectory(prefix="convgen-compile-") as scratch:
+            background.submit(importlib.import_module, "tvm_ffi")
             write(folder / _LIBRARY, "kernel", [(machine, [workload], building.build([planned], scratch))], scratch)
 
     try:
