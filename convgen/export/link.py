@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 import re
 import shutil
@@ -20,6 +22,7 @@ _SHARED = ["-shared", "-fPIC", "-Wl,--build-id=none", "-Wl,-Bsymbolic", "-Wl,-z,
 # What a kernel library leaves to others: the error function of tvm_ffi, and the optional hooks that start-up code declares.
 _UNDEFINED = {"TVMFFIErrorSetRaisedFromCStrParts", "TVMFFIErrorSetRaisedFromCStr", "memcpy", "memset", "memmove"}
 _HOOKS = {"__TVMBackendParallelLaunch", "__TVMBackendAllocWorkspace", "__TVMBackendFreeWorkspace"}
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _EXPORTS = "{ global: __tvm_ffi_*; __TVMBackend*; local: *; };"
 
 
@@ -111,21 +114,30 @@ def _may_replace(path: Path) -> None:
 
 
 def _publish(folder: Path, path: Path) -> None:
-    """Put a finished folder in place. A rename cannot replace a full folder, so an old library steps aside first."""
+    """Put a finished folder in place, so that a reader sees the old library or the new one."""
     if not path.exists():
         os.rename(folder, path)
         return
-    if not (path / MANIFEST).is_file():
-        raise LibraryError(f"{path} exists and is no convgen library; it is not overwritten")
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-    os.rename(path, aside / "library")
+    _may_replace(path)
+    _exchange(folder, path)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders in one step; a plain rename cannot replace a folder that holds files."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(old), _RENAME_EXCHANGE) == 0:
+        return
+    if ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(old))
+    aside = new.with_name(new.name + ".old")  # a file system without exchange: two steps, and back if the second fails
+    os.rename(old, aside)
     try:
-        os.rename(folder, path)
+        os.rename(new, old)
     except BaseException:
-        os.rename(aside / "library", path)
+        os.rename(aside, old)
         raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    os.rename(aside, new)
 
 
 def _compiler() -> str:

@@ -64,11 +64,10 @@ class Bound:
 
         Raises ArgumentError, NoKernel, or RuntimeError if an input or a bound parameter requires grad in grad mode.
         """
-        state, torch = self._state, self._torch
-        if torch is not None and inputs and not named:
-            x = inputs[0]
-            ready = state.ready.get(x.shape) if type(x) is self._tensor else None
-            if ready is not None:
+        state, torch, tensor = self._state, self._torch, self._tensor
+        if tensor is not None and inputs and not named and type(inputs[0]) is tensor:
+            ready = state.ready.get(inputs[0].shape)
+            if ready is not None and (len(inputs) == 1 or all([type(t) is tensor for t in inputs])) and (out is None or type(out) is tensor):
                 if torch.is_grad_enabled() and (state.wants_gradient or any([t.requires_grad for t in inputs]) or out is not None and out.requires_grad):
                     self._refuse(state, inputs, out)
                 run, shape, strides, dtype = ready
@@ -76,7 +75,7 @@ class Bound:
                 try:
                     if run(*inputs, result) == 0:
                         return result
-                except Exception:  # a tensor of another kind or without memory, or a failing kernel: the long way tells which
+                except Exception:  # a tensor without memory, or a failing kernel: the long way tells which
                     pass
         return self._slow(state, inputs, named, out)
 

@@ -36,25 +36,26 @@ class OperatorCall:
 
         Raises ArgumentError, NoKernel, or RuntimeError for a tensor that requires grad in grad mode.
         """
-        torch, types = self._torch, self._types
-        try:
-            key = (*[a.shape if type(a) in types else a for a in args],
-                   *[(n, a.shape if type(a) in types else a) for n, a in kwargs.items()] if kwargs else ())
-            ready = self._ready.get(key)
-        except TypeError:  # a list among the arguments, or an array: the long way
-            ready = None
+        ready = self.ready(args, kwargs)
         if ready is not None:
-            run, picks, shape, strides, dtype, cpu = ready
-            tensors = args if picks is None else [args[p] if p.__class__ is int else kwargs[p] for p in picks]
-            if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
+            tensors = ready.pick(args, kwargs)
+            if self._torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
                 refuse_gradients(self.__name__, {f"tensor {i}": t for i, t in enumerate(tensors)})
-            out = torch.empty_strided(shape, strides, dtype=dtype, device=cpu)
-            try:
-                if run(*tensors, out) == 0:
-                    return out
-            except Exception:  # a tensor without memory, or a failing kernel: the long way tells which
-                pass
+            result = ready(tensors)
+            if result is not None:
+                return result
         return self._slow(args, kwargs)
+
+    def ready(self, args, kwargs) -> "Ready | None":
+        """What is remembered of an earlier call with arguments like these."""
+        types = self._types
+        try:
+            key = [a.shape if type(a) in types else a for a in args]
+            if kwargs:
+                key += [(n, a.shape if type(a) in types else a) for n, a in kwargs.items()]
+            return self._ready.get(tuple(key))
+        except TypeError:  # a list among the arguments, or an array
+            return None
 
     def _slow(self, args, kwargs):
         kwargs = dict(kwargs)
@@ -77,22 +78,41 @@ class OperatorCall:
     def _remember(self, args, kwargs, tensors, found: Found, plan) -> None:
         torch = sys.modules["torch"]
         types = (torch.Tensor, torch.nn.Parameter)
-        places = {id(value): place for place, value in [*enumerate(args), *kwargs.items()]}
-        if any(type(t) not in types for t in tensors.values()):
-            return
-        picks: tuple | None = tuple(places[id(tensors[n])] for n in plan.names)
-        if len({id(t) for t in tensors.values()}) != len(tensors):
-            return  # one tensor in two places: its place would be ambiguous
-        if picks == tuple(range(len(args))):
-            picks = None
+        if any(type(t) not in types for t in tensors.values()) or len({id(t) for t in tensors.values()}) != len(tensors):
+            return  # a subclass may mean more than its data; one tensor in two places could not be told apart
         self._torch, self._types = torch, types
+        places = {id(value): place for place, value in [*enumerate(args), *kwargs.items()]}
+        key = [a.shape if type(a) in types else a for a in args] + [(n, a.shape if type(a) in types else a) for n, a in kwargs.items()]
         if len(self._ready) >= _READY:
             self._ready.clear()
-        key = (*[a.shape if type(a) in types else a for a in args], *[(n, a.shape if type(a) in types else a) for n, a in kwargs.items()])
         try:
-            self._ready[key] = (plan.run, picks, found.call.output_shape, found.output_strides,
-                                getattr(torch, plan.output.dtype), torch.device("cpu"))
+            self._ready[tuple(key)] = Ready(torch, plan, found, [places[id(tensors[n])] for n in plan.names])
         except TypeError:
             pass
 
 
+class Ready:
+    """An earlier call of plain torch tensors, to be repeated for others of the same shapes; the plan checks all but the shapes."""
+
+    __slots__ = ("_run", "_count", "_places", "_empty", "_shape", "_strides", "_dtype", "_device")
+
+    def __init__(self, torch, plan, found: Found, places):
+        self._run, self._empty = plan.run, torch.empty_strided
+        self._shape, self._strides = found.call.output_shape, found.output_strides
+        self._dtype, self._device = getattr(torch, plan.output.dtype), torch.device("cpu")
+        self._places = places
+        self._count = len(places) if places == list(range(len(places))) else None
+
+    def pick(self, args, kwargs):
+        """The tensors of a call in the plan's order."""
+        if self._count is not None:
+            return args[:self._count]
+        return [args[p] if p.__class__ is int else kwargs[p] for p in self._places]
+
+    def __call__(self, tensors):
+        """The result, or None if the plan refuses these tensors or fails; the checked way then tells why."""
+        out = self._empty(self._shape, self._strides, dtype=self._dtype, device=self._device)
+        try:
+            return out if self._run(*tensors, out) == 0 else None
+        except Exception:
+            return None

@@ -121,6 +121,10 @@ class Shim:
         encode = lambda p: None if p is None else os.fsencode(p)  # noqa: E731
         return self._c.cg_use_pool(encode(openmp), encode(torch)) == 0
 
+    def take_warning(self) -> bool:
+        """Whether the caller is the one to warn that this forked process runs on one thread."""
+        return bool(self._c.cg_take_warning())
+
     def limit_threads(self, limit: int) -> None:
         self._c.cg_limit_threads(limit)
 

@@ -11,7 +11,7 @@ import numpy as np
 from convgen.errors import LibraryError
 from convgen.runtime import arrays
 from convgen.runtime.dispatch import Kernel
-from convgen.runtime.layout import order, strides_of
+from convgen.runtime.layout import compact, order, strides_of
 from convgen.runtime.native import CALL, HELD, SCRATCH, Argument, Program, Shim, Wanted, itemsize, symbol_address
 from convgen.runtime.signature import Resolved
 from convgen.runtime.sizes import evaluate
@@ -69,7 +69,9 @@ class Builder:
             self._scratch(program, slots, entry, call)
             program.steps.append(self._step(entry["prepare"], slots, call))
         program.steps.append(self._step(entry, slots, call))
-        self._check(entry, slots, program, call)
+        steps = [entry, entry["prepare"]] if len(program.steps) == 2 else [entry]
+        for argument in (a for step in steps for a in step["args"]):
+            self._check(entry, argument, slots, program, call, held)
         counter = self._counter(entry["symbol"])
         program.counter = counter.ctypes.data
         return Plan(self._shim.compile(program), kernel, tuple(names), tuple(program.calls), (counter, *(held or {}).values()))
@@ -119,19 +121,22 @@ class Builder:
         return symbol_address(self._shared, step["symbol"]), arguments
 
     @staticmethod
-    def _check(entry: dict, slots: Mapping, program: Program, call: Resolved) -> None:
+    def _check(entry: dict, argument: Mapping, slots: Mapping, program: Program, call: Resolved, held) -> None:
         """A manifest whose kernel arguments disagree with its signature would make a kernel read past a tensor's end."""
-        for step in (entry, entry.get("prepare") or {"args": []}):
-            for argument in step["args"]:
-                source, index = slots[OUTPUT if argument["kind"] == "output" else argument["name"]]
-                if source != CALL:
-                    continue
-                tensor = program.calls[index]
-                perm = argument["perm"] if argument.get("perm") is not None else range(len(tensor.shape))
-                shape = tuple(tensor.shape[d] for d in perm)
-                if shape != physical_shape(argument, call) or tensor.dtype != argument["dtype"] or strides_of(tensor.shape, perm) != tensor.strides:
-                    raise LibraryError(f"the kernel {entry['symbol']} takes {argument['name']} as {argument['dtype']} "
-                                       f"{physical_shape(argument, call)}, and the signature gives {tensor.dtype} {shape}")
+        shape = physical_shape(argument, call)
+        source, index = slots[OUTPUT if argument["kind"] == "output" else argument["name"]]
+        if source == CALL:
+            tensor = program.calls[index]
+            perm = argument["perm"] if argument.get("perm") is not None else range(len(tensor.shape))
+            given = tuple(tensor.shape[d] for d in perm)
+            right = given == shape and tensor.dtype == argument["dtype"] and compact(tensor.shape, tensor.strides, perm)
+        elif source == HELD:
+            given = f"{held[argument['name']].nbytes} bytes"
+            right = held[argument["name"]].nbytes == prod(shape) * itemsize(argument["dtype"])
+        else:
+            return
+        if not right:
+            raise LibraryError(f"the kernel {entry['symbol']} takes {argument['name']} as {argument['dtype']} {shape}, and the call gives {given}")
 
 
 def physical_shape(argument: Mapping, call: Resolved) -> tuple[int, ...]:

@@ -50,12 +50,27 @@ class Server:
         self.operators, self.table, self.builder, self.shim = operators, table, builder, shim
         self.convert = convert  # copy into the kernel's memory format instead of raising NoKernel
         self.counts: Counter = Counter()
+        self._found: dict = {}
         self._plans: dict = {}
         self._lock = threading.Lock()
 
     def find(self, operator: str, tensors: Mapping[str, arrays.View], attributes: Mapping[str, Any]) -> Found:
-        """Raises ArgumentError or NoKernel."""
+        """The kernel of a call. Raises ArgumentError or NoKernel."""
         threads.attach(self.shim)
+        try:
+            key = (operator, *[(n, v.shape, v.strides, v.dtype) for n, v in tensors.items()], *attributes.items())
+            found = self._found.get(key)
+        except TypeError:  # a list among the attributes
+            key = found = None
+        if found is None:
+            found = self._find(operator, tensors, attributes)
+            if key is not None:
+                if len(self._found) >= _PLANS:
+                    self._found.clear()
+                self._found[key] = found
+        return found
+
+    def _find(self, operator: str, tensors: Mapping[str, arrays.View], attributes: Mapping[str, Any]) -> Found:
         call = self.operators[operator].resolve({n: (v.shape, v.dtype) for n, v in tensors.items()}, attributes)
         layouts = call_formats(call, tensors, self.table.offered[operator])
         if self.convert:
@@ -96,20 +111,21 @@ class Server:
             status = plan.run(*(view.pointer for view in inputs), target.pointer)
         except Exception as error:
             raise Error(f"{operator}: the kernel {found.kernel.entry['id']} failed: {error}") from error
-        settle(status, operator, plan)
+        if status == native.SERIAL_AFTER_FORK:
+            if self.shim.take_warning():
+                threads.warn_after_fork()
+        elif status:
+            raise refusal(status, operator, plan)
         if target is not out:
             arrays.assign(out, target)
         return arrays.back(out, first), place
 
 
-def settle(status: int, operator: str, plan: Plan) -> None:
-    """Speak about a status that is not 0 after tensors were checked in Python. Raises ArgumentError for overlapping memory."""
-    if status == native.SERIAL_AFTER_FORK:
-        threads.warn_after_fork()
-    elif status:
-        why, index = native.reason(status)
-        name = [*plan.names, "out"][index]
-        raise ArgumentError(f"{operator}: the memory of {name} overlaps an input" if why == "overlap" else f"{operator}: {name} has a wrong {why}")
+def refusal(status: int, operator: str, plan: Plan) -> ArgumentError:
+    """A plan's complaint about tensors that passed the checks in Python: memory that overlaps, in practice."""
+    why, index = native.reason(status)
+    name = [*plan.names, "out"][index]
+    return ArgumentError(f"{operator}: the memory of {name} overlaps an input" if why == "overlap" else f"{operator}: {name} has a wrong {why}")
 
 
 def fits(view: arrays.View, wanted: native.Wanted) -> bool:

@@ -131,6 +131,12 @@ EXPORT int cg_use_pool(const char* openmp, const char* torch) {
   return 0;
 }
 
+/* True for the one caller that is to say that this process works alone. */
+EXPORT int cg_take_warning(void) {
+  int pending = 1;
+  return atomic_compare_exchange_strong(&warned_serial, &pending, 2);
+}
+
 EXPORT void cg_limit_threads(int limit) { atomic_store(&thread_limit, limit); }
 EXPORT int cg_threads(void) {
   return atomic_load(&serial_child) ? 1 : thread_count(atomic_load_explicit(&pool, memory_order_acquire));
@@ -342,10 +348,7 @@ static int run_plan(void* self, const Any* args, int32_t n, Any* result) {
       return fail(rc);
     }
     atomic_fetch_add_explicit(p->runs, 1, memory_order_relaxed);
-    int pending = 1;
-    if (atomic_load_explicit(&warned_serial, memory_order_relaxed) == 1 &&
-        atomic_compare_exchange_strong(&warned_serial, &pending, 2))
-      status = SERIAL_AFTER_FORK;
+    if (atomic_load_explicit(&warned_serial, memory_order_relaxed) == 1) status = SERIAL_AFTER_FORK;
   }
   result->i = status;
   return 0;

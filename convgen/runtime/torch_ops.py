@@ -14,10 +14,13 @@ from typing import Any, Callable, Mapping
 import torch
 
 from convgen.errors import LibraryError
+from convgen.runtime.calls import OperatorCall
 from convgen.runtime.layout import order, strides_of
 from convgen.runtime.serve import call_formats, gradient_error
 from convgen.runtime.signature import Operator
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_modes = torch._C._len_torch_dispatch_stack
 _registered: dict[str, tuple[Any, torch.library.Library]] = {}
 
 
@@ -32,11 +35,10 @@ def register(library) -> None:
     _registered[namespace] = (library, definitions)  # the definitions vanish with the object
     for name in library.operators:
         operator = library._operator(name)
-        call = getattr(library, name)
         definitions.define(f"{name}{schema(operator)}", tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
-        real = _real(operator, call)
-        definitions.impl(name, real, "CPU")
-        definitions.impl(name, _below_autograd(namespace, name, real), "AutogradCPU")
+        operation = _Operation(namespace, operator, getattr(library, name))
+        definitions.impl(name, operation.cpu, "CPU")
+        definitions.impl(name, operation.autograd, "AutogradCPU")
         torch.library.register_fake(f"{namespace}::{name}", _fake(operator, library._server.table.offered[name]), lib=definitions)
 
 
@@ -99,35 +101,52 @@ def _decoded(operator: Operator) -> Callable[[tuple, dict], tuple[tuple, dict]]:
     return decode
 
 
-def _real(operator: Operator, call: Callable) -> Callable:
-    decode = _decoded(operator)
+class _Operation:
+    """The implementations of one operator for real tensors, with a memory of calls keyed by the arguments as torch passes them."""
 
-    def real(*args, **kwargs):
-        args, kwargs = decode(args, kwargs)
-        return call(*args, **kwargs)
+    def __init__(self, namespace: str, operator: Operator, call: OperatorCall):
+        self._namespace, self._name, self._call = namespace, operator.name, call
+        self._decode = _decoded(operator)
+        self._ready: dict = {}
+        self._operation = None
 
-    return real
+    def _known(self, args, kwargs):
+        if kwargs:
+            return None
+        try:
+            return self._ready.get(tuple([a.shape if type(a) in _PLAIN else tuple(a) if a.__class__ is list else a for a in args]))
+        except TypeError:  # symbolic sizes
+            return None
 
+    def cpu(self, *args, **kwargs):
+        ready = self._known(args, kwargs)
+        result = None if ready is None else ready(ready.pick(args, kwargs))
+        return self._first(args, kwargs) if result is None else result
 
-def _below_autograd(namespace: str, name: str, real: Callable) -> Callable:
-    """Refuses to drop a gradient, and goes straight to the kernel when nothing else wants to see the call."""
-    plain = (torch.Tensor, torch.nn.Parameter)
-    modes = torch._C._len_torch_dispatch_stack
-    operation = None
+    def _first(self, args, kwargs):
+        decoded = self._decode(args, kwargs)
+        result = self._call(*decoded[0], **decoded[1])
+        ready = self._call.ready(*decoded)
+        if ready is not None and not kwargs:
+            if len(self._ready) >= 4096:
+                self._ready.clear()
+            self._ready[tuple([a.shape if type(a) in _PLAIN else tuple(a) if a.__class__ is list else a for a in args])] = ready
+        return result
 
-    def autograd(*args, **kwargs):
-        nonlocal operation
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
-        if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
-            raise gradient_error(name, ["a tensor"])
-        if not modes() and all([type(t) in plain for t in tensors]):
-            return real(*args, **kwargs)
-        if operation is None:
-            operation = getattr(getattr(torch.ops, namespace), name).default
+    def autograd(self, *args, **kwargs):
+        """Refuses to drop a gradient, and goes straight to the kernel when nothing else wants to see the call."""
+        if torch.is_grad_enabled() and any([a.requires_grad for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]):
+            raise gradient_error(self._name, ["a tensor"])
+        if not _modes():
+            ready = self._known(args, kwargs)
+            if ready is not None:
+                result = ready(ready.pick(args, kwargs))
+                if result is not None:
+                    return result
+        if self._operation is None:
+            self._operation = getattr(getattr(torch.ops, self._namespace), self._name).default
         with torch._C._AutoDispatchBelowAutograd():
-            return operation(*args, **kwargs)
-
-    return autograd
+            return self._operation(*args, **kwargs)
 
 
 def _fake(operator: Operator, offered) -> Callable:

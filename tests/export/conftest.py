@@ -1,0 +1,1 @@
+from tests.kernel_library import kernels, library_path  # noqa: F401
