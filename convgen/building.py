@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 from dataclasses import dataclass
@@ -62,9 +63,11 @@ def build(plans: Sequence[Planned], directory: str | Path, workers: int = 1) -> 
     """Kernel entries whose objects lie in `directory`, one per plan, with their record's origin and times.
 
     A recorded choice that cannot be built any more falls back to the default, with a warning; a default that cannot be built
-    raises WorkerError.
+    raises WorkerError. Raises ModuleNotFoundError where the compiler is not installed.
     """
     from .emit.service import shared_service
+    if importlib.util.find_spec("tvm") is None:
+        raise ModuleNotFoundError("building kernels needs apache-tvm: pip install 'convgen[tune]'", name="tvm")
     service = shared_service(workers)
 
     def jobs(wanted):

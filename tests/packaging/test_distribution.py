@@ -121,6 +121,8 @@ assert w.reference(**w.sample(seed=0)).shape == (1, 3, 5, 5)
 def test_what_needs_more_than_numpy_says_so(installed, tmp_path):
     result = run(installed, "-c", MAIN, "trace", "a:b", "--input", "1,3,8,8", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (3, "convgen: this needs the module torch: pip install 'convgen[torch]'\n")
+    result = run(installed, "-c", MAIN, "export", "conv2d", "N=1", "C=3", "O=4", "H=8", "W=8", "k=3", "--target", "x86:avx2", "-o", "x.cvg", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (3, "convgen: this needs the module tvm: pip install 'convgen[tune]'\n")
     result = run(installed, "-c", MAIN, "doctor", cwd=tmp_path)
     assert result.returncode == 1 and "not installed: pip install convgen" in result.stdout and "Traceback" not in result.stderr
 
