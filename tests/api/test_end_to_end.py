@@ -34,4 +34,4 @@ def test_compile_export_load(w, home):
 
 def test_check_compiles_and_verifies(capsys):
     assert main(["check", "conv1d", "--shapes", "2"]) == 0
-    assert capsys.readouterr().out.count("kernel against oracle: right (EFG") == 2
+    assert capsys.readouterr().out.count("kernel against oracle: right (") == 2
