@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass
 from typing import Sequence
 
@@ -23,6 +24,9 @@ def measuring_environment(threads: int) -> dict[str, str]:
     """Environment of a process that times something with that many threads."""
     return {**ALLOCATOR, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1",
             "TVM_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
+
+
+REFERENCE_TIMEOUT = 600.0  # seconds; the float64 oracle is slow on purpose (it shares nothing with the kernels)
 
 
 @dataclass
@@ -49,20 +53,38 @@ class LocalRunner:
         self.folder = tempfile.mkdtemp(prefix="convgen-cases-")
         self._worker = Worker(command, env=measuring_environment(target.get("threads", 1)), memory=memory, max_jobs=400,
                               max_rss=8 << 30, timeout_kind="run_timeout")
-        self._warm: set[tuple[str, bool, int]] = set()
-        self._elements = 1
+        self._warm: set[tuple[str, int]] = set()
+        self._pending = ("", 0)
+        self._elements: dict[str, int] = {}
         self._shim: str | None = None
 
-    def warm(self, description: dict, thorough: bool = False, timeout: float = 300.0) -> None:
-        """Compute the references of a workload ahead of its candidates, whose time limits must count only themselves.
+    def begin(self, description: dict) -> None:
+        """Start computing the references of a workload without waiting, so that they are ready when the first candidate is."""
+        self._worker.start()
+        key = (description["id"], self._worker.starts)
+        if key not in self._warm and not self._worker.busy:
+            self._send(REFERENCE_TIMEOUT, "warm", description=description)
+            self._pending = key
+
+    def warm(self, description: dict, longest: float | None = None) -> None:
+        """Have the references of a workload ready ahead of a candidate, whose time limit must count only itself.
 
         Done once per worker; a fresh worker reads what its predecessor computed from the session's folder.
         """
-        self._worker.start()
-        key = (description["id"], thorough, self._worker.starts)
-        if key not in self._warm:
-            self._elements = self._ask("warm", timeout, description=description, thorough=thorough)["elements"]
-            self._warm.add(key)
+        limit = REFERENCE_TIMEOUT if longest is None else max(0.1, longest)
+        self._settle(limit)
+        self.begin(description)
+        self._settle(limit)
+
+    def _settle(self, limit: float) -> None:
+        """Wait for references that are being computed; a worker that takes longer than `limit` seconds is replaced."""
+        if self._worker.busy:
+            finished, answer = self._worker.poll(time.monotonic() + limit)
+            if not finished:
+                self._worker.kill()
+                raise WorkerError("run_timeout", f"the reference was not ready within {limit:.3g} s")
+            self._elements[self._pending[0]] = answer["elements"]
+            self._warm.add(self._pending)
 
     def provide(self, description: dict, tensors: dict) -> None:
         """Use these logical arrays as the realistic inputs of a workload (before its first measurement)."""
@@ -71,16 +93,16 @@ class LocalRunner:
     def measure(self, path: str, entry: dict, description: dict, best_us: float | None = None,
                 longest: float | None = None) -> Measurement:
         """Quick oracle and time; `best_us` bounds how long a bad candidate may take, `longest` (seconds) the whole call."""
-        self.warm(description)
-        answer = self._ask("measure", self._limit(best_us, longest), path=path, entry=entry, description=description,
+        self.warm(description, longest)
+        answer = self._ask("measure", self._limit(description, best_us, longest), path=path, entry=entry, description=description,
                            target=self.target, budget=self.budget, hopeless_us=best_us * 4 if best_us else None)
         verdict = answer["verdict"]
         return Measurement(**answer["time"], ratio=verdict["ratio"], oracles=verdict["oracles"])
 
-    def check(self, path: str, entry: dict, description: dict, best_us: float | None = None) -> dict:
+    def check(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> dict:
         """Every oracle and the guards; the verdict as a dict, WorkerError("wrong") when it fails."""
-        self.warm(description, thorough=True)
-        verdict = self._ask("check", 8 * self._limit(best_us, None), path=path, entry=entry, description=description)
+        self.warm(description, longest)
+        verdict = self._ask("check", 8 * self._limit(description, best_us, longest), path=path, entry=entry, description=description)
         if not verdict["ok"]:
             raise WorkerError("wrong", verdict["reason"])
         return verdict
@@ -98,21 +120,25 @@ class LocalRunner:
         self._worker.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _limit(self, best_us: float | None, longest: float | None) -> float:
+    def _limit(self, description: dict, best_us: float | None, longest: float | None) -> float:
         """max(2 s, 20 × best × repeats), plus what the comparison itself costs; half a minute while nothing is known."""
         if best_us is None:
             limit = 30.0
         else:
             repeats = max(10.0, self.budget / max(best_us * 1e-6, 1e-7))
             limit = max(2.0, 20 * best_us * 1e-6 * repeats)
-        limit += 1.0 + self._elements * 1e-6
+        limit += 1.0 + self._elements.get(description["id"], 0) * 1e-6
         return limit if longest is None else max(0.1, min(limit, longest))
 
-    def _ask(self, command: str, timeout: float, **arguments):
+    def _send(self, timeout: float, command: str, **arguments) -> None:
         if self._shim is None:
             from ..export.link import compile_shim
 
             path = os.path.join(self.folder, "shim.so")
             compile_shim(path)
             self._shim = path
-        return self._worker.request({"cmd": command, "folder": self.folder, "shim": self._shim, **arguments}, timeout)
+        self._worker.send({"cmd": command, "folder": self.folder, "shim": self._shim, **arguments}, timeout)
+
+    def _ask(self, command: str, timeout: float, **arguments):
+        self._send(timeout, command, **arguments)
+        return self._worker.answer()

@@ -155,6 +155,8 @@ class Task:
         if not choices:  # the default goes alone: everything later is judged against it
             choices = self.proposer.next(size, [t.choice for t in self.ranked()])
         before = self.best.median_us if self.best else None
+        if choices:
+            context.environment.runner.begin(self.description)
         outcomes = context.environment.builder.build(self.description, choices, context.deadline) if choices else []
         for choice, outcome in zip(choices, outcomes):
             if outcome is None or (isinstance(outcome, WorkerError) and context.late()):
@@ -190,8 +192,12 @@ class Task:
 
     def _verify(self, trial: Trial) -> None:
         """Every oracle and the guards; raises WorkerError if one fails."""
-        verdict = self.context.environment.runner.check(trial.built.path, trial.built.entry, self.description, trial.median_us)
+        verdict = self.context.environment.runner.check(trial.built.path, trial.built.entry, self.description, trial.median_us, self._until_end())
         trial.verified, trial.ratio = verdict["oracles"], max(trial.ratio, verdict["ratio"])
+
+    def _until_end(self) -> float | None:
+        end = self.context.end
+        return None if end is None else max(0.5, end - self.context.environment.clock())
 
     def _keep(self, trial: Trial, repeats: int, minimum: float) -> None:
         self.attempts += 1

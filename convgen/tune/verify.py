@@ -46,10 +46,11 @@ def oracles_of(entry: dict, program) -> str:
     return letters or "F"
 
 
-def verify(kernel: NativeKernel, book: CaseBook, thorough: bool, seeds=(0, 1)) -> Verdict:
+def verify(kernel: NativeKernel, book: CaseBook, thorough: bool) -> Verdict:
     """Check one kernel. Quick: its first oracle on one seed, one run. Thorough: every oracle and the guards."""
     letters = oracles_of(kernel.entry, book.program)
-    plan = [(letter, seed) for letter in letters for seed in (seeds if letter == "E" else seeds[:1])] if thorough else [(letters[0], seeds[0])]
+    plan = [(letter, seed) for letter in letters for seed in book.seeds(letter)] if thorough else [(letters[0], 0)]
+    seeds = tuple(sorted({seed for _, seed in plan}))
     worst, used = 0.0, ""
     for letter, seed in plan:
         case = book.get(letter, seed)
@@ -62,8 +63,8 @@ def verify(kernel: NativeKernel, book: CaseBook, thorough: bool, seeds=(0, 1)) -
         if reason is None and thorough:
             reason = run.second()
         if reason is not None:
-            return Verdict(False, worst, f"oracle {letter}, seed {seed}: {reason}", used + "G", tuple(seeds))
-    return Verdict(True, worst, None, used + "G", tuple(seeds) if thorough else tuple(seeds[:1]))
+            return Verdict(False, worst, f"oracle {letter}, seed {seed}: {reason}", used + "G", seeds)
+    return Verdict(True, worst, None, used + "G", seeds)
 
 
 def compare(result: np.ndarray, case: Case, letter: str, program) -> tuple[float, str | None]:

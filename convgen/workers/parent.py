@@ -155,6 +155,10 @@ class Worker:
     def request(self, message: Mapping[str, Any], timeout: float) -> Any:
         """Send one request and wait for its result; raises WorkerError with the kind of failure."""
         self.send(message, timeout)
+        return self.answer()
+
+    def answer(self) -> Any:
+        """Wait for the request in flight; raises WorkerError with the kind of failure."""
         try:
             while True:
                 done, value = self.poll(self._deadline)

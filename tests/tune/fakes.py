@@ -165,7 +165,10 @@ class FakeRunner:
         us = self.time(choice, description["dims"]["N"])
         return Measurement(us, us * 0.01, us * 0.98, 50, 0.1, "EG")
 
-    def check(self, path, entry, description, best_us=None):
+    def begin(self, description):
+        pass
+
+    def check(self, path, entry, description, best_us=None, longest=None):
         self.checked.append((description["id"], entry["choice"]))
         error = self.fail_check(entry["choice"])
         if error:

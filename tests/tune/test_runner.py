@@ -89,10 +89,10 @@ def test_faster_than_the_machine_is_wrong(folder, description):
 def test_limits_follow_the_best_time():
     runner = LocalRunner(TARGET, budget=0.1)
     runner.close()
-    assert runner._limit(None, None) >= 30
-    assert 2 <= runner._limit(10.0, None) <= 4
-    assert runner._limit(1e6, None) >= 200  # a second per call, ten calls, twenty times over
-    assert runner._limit(None, 1.5) == 1.5
+    assert runner._limit({"id": "w"}, None, None) >= 30
+    assert 2 <= runner._limit({"id": "w"}, 10.0, None) <= 4
+    assert runner._limit({"id": "w"}, 1e6, None) >= 200  # a second per call, ten calls, twenty times over
+    assert runner._limit({"id": "w"}, None, 1.5) == 1.5
 
 
 def test_environment_has_the_allocator_and_the_threads():
