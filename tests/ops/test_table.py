@@ -1,0 +1,82 @@
+"""Completeness: what every operator of the catalogue has to bring."""
+
+import numpy as np
+import pytest
+import torch
+
+from convgen.errors import ArgumentError
+from convgen.lang import parse
+from convgen.ops import table
+from tests.ops.cases import OPERATORS, assert_equal, double
+
+every_operator = pytest.mark.parametrize("name", OPERATORS)
+SMALL = {"N": 2, "C": 12, "O": 12, "E": 2, "G": 2, "GC": 2, "HEADS": 2, "D": 3, "H": 8, "W": 7, "L": 9, "KD": 2, "KH": 5, "KW": 5, "K": 5}
+
+
+def small(op, **more):
+    return op(**{d: SMALL[d] for d in op.dims if d in SMALL}, **more)
+
+
+@every_operator
+def test_operator_is_complete(name):
+    op = OPERATORS[name]
+    assert op.citation and op.summary and op.summary.endswith(".") and op.formula
+    assert op.baseline is not None and op.baseline in op.formulations.values()
+    assert op.workloads()
+    assert table.get(name) is op and table.is_catalogued(op) and table.baseline(name) is op.baseline
+    assert list(table.names()).count(name) == 1
+
+
+@every_operator
+def test_published_workloads_read_back(name):
+    for w in OPERATORS[name].workloads():
+        assert parse(w.id) == w and "@" not in w.id
+        assert w.flops > 0 and w.bytes > 0
+        assert w.signature["operator"] == name and w.signature["hash"] == w.program.hash[:8]
+
+
+@every_operator
+def test_samples_are_realistic(name):
+    w = small(OPERATORS[name])
+    sample = w.sample(0)
+    assert list(sample) == [t.name for t in w.program.tensors]
+    for t in w.program.tensors:
+        assert tuple(sample[t.name].shape) == tuple(t.shape) and sample[t.name].isfinite().all() and sample[t.name].std() > 0
+    y = w.reference(**sample)
+    assert np.isfinite(y).all() and 0.01 < y.std() < 100
+    assert all(torch.equal(v, w.sample(0)[k]) and not torch.equal(v, w.sample(1)[k]) for k, v in sample.items())
+
+
+@every_operator
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+def test_storage_and_memory_of_samples(name, dtype, layout):
+    w = small(OPERATORS[name], dtype=dtype, layout=layout)
+    for t in w.program.tensors:
+        v = w.sample()[t.name]
+        assert v.dtype == getattr(torch, dtype)
+        in_memory = v.permute(*t.permutation(layout))
+        assert in_memory.is_contiguous()
+        if layout == "channels_last" and t.kind == "input" and t.spatial:
+            assert in_memory.shape[0] == t.shape[0] and in_memory.shape[1:1 + len(t.spatial)] == tuple(t.shape[d] for d in t.spatial)
+        else:
+            assert v.is_contiguous()
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPERATORS.items() if op.epilogue])
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "hardswish"])
+def test_epilogue_follows_the_plain_operator(name, activation):
+    op = OPERATORS[name]
+    w, plain = small(op, bias=True, residual=True, activation=activation), small(op)
+    tensors = double(w)
+    y = plain.reference(**{t.name: tensors[t.name] for t in plain.program.tensors})
+    bias = tensors["bias"].numpy().reshape(-1, *[1] * (y.ndim - 2))
+    act = {None: lambda v: v, "sigmoid": torch.sigmoid, "tanh": torch.tanh}.get(activation) or getattr(torch.nn.functional, activation)
+    assert_equal(w.reference(**tensors), act(torch.from_numpy(y + bias + tensors["residual"].numpy())))
+
+
+def test_unknown_operator_names_the_nearest():
+    with pytest.raises(ArgumentError, match="depthwise_conv2d"):
+        table.get("depthwise_conv")
+    with pytest.raises(ArgumentError, match="known: conv1d"):
+        table.get("zzz")
