@@ -97,6 +97,10 @@ class Context:
         left = self.left()
         return left is not None and left <= 0
 
+    def over(self) -> bool:
+        """True once the whole call should have returned."""
+        return self.end is not None and self.environment.clock() >= self.end
+
     def report(self, event: str, task=None, **more) -> None:
         """Tell the caller's progress function; its own errors are its own."""
         if self.progress is None:
@@ -104,7 +108,7 @@ class Context:
         message = {"event": event, "seconds": self.elapsed(), "seconds_left": None if self.end is None else max(0.0, self.end - self.environment.clock()), **more}
         if task is not None:
             best = task.best
-            message |= {"workload": task.workload.id, "trial": task.attempts, "trials": self.trials, "best_us": best.median_us if best else None,
+            message |= {"workload": task.workload.id, "trial": task.attempts, "trials": self.trials, "best_us": best.least_us if best else None,
                         "torch_us": task.torch_us, "failures": dict(task.failures)}
             if task.row is not None:
                 message["row"] = task.row

@@ -98,9 +98,15 @@ def _winners(records: list[dict]) -> list[dict]:
     for record in records:
         key = (record["workload"], record["target"])
         held = best.get(key)
-        if held is None or record.get("final") or (not held.get("final") and record["median_us"] < held["median_us"]):
+        if held is None or record.get("final") or (not held.get("final") and least_of(record) < least_of(held)):
             best[key] = record
     return list(best.values())
+
+
+def least_of(record: dict) -> float:
+    """The undisturbed time of a record: its least sample, where it is stated."""
+    least = record.get("min_us")
+    return least if isinstance(least, (int, float)) and least > 0 else record["median_us"]
 
 
 def _preference(step: str, candidate: tuple[int, dict], description: dict, target: dict):

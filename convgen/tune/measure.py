@@ -108,8 +108,8 @@ class LocalRunner:
         return verdict
 
     def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 16,
-             budget: float = 1.0) -> list[list[float]]:
-        """Microseconds per candidate and interleaved round."""
+             budget: float = 1.0) -> dict[str, list[list[float]]]:
+        """{"median", "least"}: microseconds per candidate and interleaved round."""
         self.warm(description)
         limit = max(10.0, 20 * (budget + best_us * 1e-6 * rounds * len(candidates)))
         return self._ask("race", limit, candidates=[{"path": p, "entry": e} for p, e in candidates], description=description,

@@ -72,26 +72,28 @@ def measure(path: str, entry: dict, description: dict, target: dict, folder: str
 
 
 def race(candidates: list[dict], description: dict, target: dict, folder: str | None = None, shim: str | None = None,
-         rounds: int = 16, budget: float = 1.0) -> list[list[float]]:
-    """Re-measure kernels in interleaved rounds; microseconds per candidate and round.
+         rounds: int = 16, budget: float = 1.0) -> dict[str, list[list[float]]]:
+    """Re-measure kernels in interleaved rounds: {"median": ..., "least": ...}, microseconds per candidate and round.
 
     Interleaving lets drift of the machine hit all alike; the order of a round rotates so that none always follows another.
     """
     book = _book(description, folder)
     calls = [_ready(NativeKernel(c["path"], c["entry"], description["dims"], shim), book) for c in candidates]
     chunks = [max(1, min(1000, round(timing.SAMPLE_SECONDS / max(min(timing.sample(call, 1) for _ in range(3)), 1e-9)))) for call in calls]
-    share, end = budget / max(1, len(calls)) / rounds, time.perf_counter() + 3 * budget
-    times: list[list[float]] = [[] for _ in calls]
+    share, end = budget / max(1, len(calls)) / rounds, time.perf_counter() + 1.5 * budget
+    medians, leasts = [[] for _ in calls], [[] for _ in calls]
     for turn in range(rounds):
         if turn >= FEWEST_ROUNDS and time.perf_counter() > end:
             break  # a busy machine makes every round long
         for step in range(len(calls)):
             index = (turn + step) % len(calls)
             calls[index]()  # brings its own data back into the caches, untimed
-            times[index].append(timing.round_of(calls[index], chunks[index], share) * 1e6)
-    for candidate, row in zip(candidates, times):
+            median, least = timing.round_of(calls[index], chunks[index], share)
+            medians[index].append(median * 1e6)
+            leasts[index].append(least * 1e6)
+    for candidate, row in zip(candidates, medians):
         _possible(timing.quartiles(row)[1], candidate["entry"], book.program, target)
-    return times
+    return {"median": medians, "least": leasts}
 
 
 def _possible(median_us: float, entry: dict, program, target: dict) -> None:

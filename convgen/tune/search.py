@@ -9,6 +9,7 @@ from typing import Any, Callable, Iterable, Mapping
 
 from ..errors import TuneError
 from .context import Context, Environment
+from .finals import confirm, settle
 from .interrupt import Interrupts
 from .records import Store
 from .result import Row, TuneResult
@@ -105,7 +106,7 @@ class _Run:
             self._search()
             for task in self.tasks:
                 if task.row is None:
-                    task.finish(self.final)
+                    settle(task, self.final)
         except KeyboardInterrupt:
             interrupted = True
             log.info("interrupted: everything measured so far is saved")
@@ -125,7 +126,7 @@ class _Run:
             if not open_tasks:
                 return
             # What a trial here may save of the network's time; the order of the workloads breaks ties.
-            task = max(open_tasks, key=lambda t: t.expected_gain() * t.count * (t.best.median_us if t.best else 1.0))
+            task = max(open_tasks, key=lambda t: t.expected_gain() * t.count * (t.best.least_us if t.best else 1.0))
             task.batch(self._batch_size())
 
     def _begin(self, task: Task) -> None:
@@ -133,7 +134,7 @@ class _Run:
         context = self.context
         if task.tuned:
             task.torch_us = task.previous.record.get("torch_us")
-            if task.remeasure(self.final):
+            if confirm(task, self.final):
                 return
             log.warning("%s: its record does not stand any more, it is tuned again", task.workload.id)
         self._give_inputs(task)

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from ..errors import WorkerError
 from .context import Context
-from .finals import pick
-from .lookup import dtypes_of, look_up
+from .lookup import dtypes_of, least_of, look_up
 from .model import workload_features
 from .propose import Proposer
 from .records import choice_key
 from .result import Row
-from .timing import quartiles
 
 log = logging.getLogger("convgen")
 
@@ -25,11 +23,15 @@ LOOK = 32  # trials after which a workload where nearly all fail alike is given 
 
 @dataclass
 class Trial:
-    """A candidate that ran. `verified` lists the oracles that a thorough check passed ("" = only the quick one)."""
+    """A candidate that ran. `verified` lists the oracles that a thorough check passed ("" = only the quick one).
+
+    Candidates are ranked by `least_us`: whatever else runs on the machine only ever adds time.
+    """
 
     choice: dict
     median_us: float
     spread_us: float
+    least_us: float
     number: int
     ratio: float = 0.0
     verified: str = ""
@@ -86,7 +88,7 @@ class Task:
         self.proposer.mark(record["choice"])
         self.attempts += 1
         if record["kind"] == "ok":
-            self.trials[key] = Trial(record["choice"], record["median_us"], record["spread_us"], self.attempts,
+            self.trials[key] = Trial(record["choice"], record["median_us"], record["spread_us"], least_of(record), self.attempts,
                                      record.get("error", 0.0), record["verified"])
         else:
             self.failures[record["kind"]] = self.failures.get(record["kind"], 0) + 1
@@ -99,7 +101,7 @@ class Task:
             features = [*self.space.features(record["choice"]), *roof]
         except (KeyError, TypeError, ValueError, ZeroDivisionError):
             return  # knobs of another shape that this space cannot describe teach nothing
-        self.model.add(record["workload"], features, record["median_us"])
+        self.model.add(record["workload"], features, least_of(record))
 
     def _seeds(self) -> list[dict]:
         """What is tried before anything is proposed: the default, then the best record's knobs, near ones included."""
@@ -124,7 +126,7 @@ class Task:
 
     def ranked(self) -> list[Trial]:
         """Trials, fastest first."""
-        return sorted(self.trials.values(), key=lambda t: (t.median_us, t.number))
+        return sorted(self.trials.values(), key=lambda t: (t.least_us, t.number))
 
     @property
     def best(self) -> Trial | None:
@@ -154,7 +156,7 @@ class Task:
         choices, self.seeds = self.seeds[:size], self.seeds[size:]
         if not choices:  # the default goes alone: everything later is judged against it
             choices = self.proposer.next(size, [t.choice for t in self.ranked()])
-        before = self.best.median_us if self.best else None
+        before = self.best.least_us if self.best else None
         if choices:
             context.environment.runner.begin(self.description)
         outcomes = context.environment.builder.build(self.description, choices, context.deadline) if choices else []
@@ -163,7 +165,7 @@ class Task:
                 self.proposer.forget(choice)  # the clock ended it, not the candidate
                 continue
             self._try(choice, outcome)
-        after = self.best.median_us if self.best else None
+        after = self.best.least_us if self.best else None
         gained = before is None or after is None or after < 0.99 * before
         self.stale = 0 if gained else self.stale + 1
         self._give_up()
@@ -174,49 +176,54 @@ class Task:
             return
         twin = self.digests.get(outcome.digest)
         if twin is not None:  # the same machine code: it takes the same time
-            trial = Trial(choice, twin.median_us, twin.spread_us, self.attempts + 1, twin.ratio, twin.verified, twin.built, twin.digest)
-            self._keep(trial, repeats=1, minimum=twin.median_us)
+            trial = Trial(choice, twin.median_us, twin.spread_us, twin.least_us, self.attempts + 1, twin.ratio, twin.verified, twin.built, twin.digest)
+            self._keep(trial, 1)
             return
         runner, best = self.context.environment.runner, self.best
         try:
-            taken = runner.measure(outcome.path, outcome.entry, self.description, best.median_us if best else None, self.context.left())
-            trial = Trial(choice, taken.median_us, taken.spread_us, self.attempts + 1, taken.ratio, "", outcome, outcome.digest)
-            if best is None or taken.median_us < best.median_us:
-                self._verify(trial)
+            taken = runner.measure(outcome.path, outcome.entry, self.description, best.least_us if best else None, self.context.left())
+            trial = Trial(choice, taken.median_us, taken.spread_us, taken.min_us, self.attempts + 1, taken.ratio, "", outcome, outcome.digest)
+            if best is None or taken.min_us < best.least_us:
+                self.verify(trial)
         except WorkerError as error:
             if not (error.kind == "run_timeout" and self.context.late()):
                 self._fail(choice, error)
             return
         self.digests[outcome.digest] = trial
-        self._keep(trial, taken.repeats, taken.min_us)
+        self._keep(trial, taken.repeats)
 
-    def _verify(self, trial: Trial) -> None:
+    def verify(self, trial: Trial) -> None:
         """Every oracle and the guards; raises WorkerError if one fails."""
         verdict = self.context.environment.runner.check(trial.built.path, trial.built.entry, self.description, trial.median_us, self._until_end())
         trial.verified, trial.ratio = verdict["oracles"], max(trial.ratio, verdict["ratio"])
 
     def _until_end(self) -> float | None:
+        """Seconds until the call must return: verifying a new best may use what is set aside for the end."""
         end = self.context.end
         return None if end is None else max(0.5, end - self.context.environment.clock())
 
-    def _keep(self, trial: Trial, repeats: int, minimum: float) -> None:
+    def _keep(self, trial: Trial, repeats: int) -> None:
         self.attempts += 1
         self.trials[choice_key(trial.choice)] = trial
-        record = self._record(trial, repeats, minimum)
-        self._save(record)
+        record = self.record(trial, repeats)
+        self.save(record)
         if not self.context.taught(self.group, record):
-            self.model.add(self.workload.id, self.features(trial.choice), trial.median_us)
+            self.model.add(self.workload.id, self.features(trial.choice), trial.least_us)
         if self.best is not None:
-            self.curve.append((self.context.elapsed(), self.attempts, self.best.median_us))
+            self.curve.append((self.context.elapsed(), self.attempts, self.best.least_us))
         self._discard_losers()
         self.context.report("trial", self)
 
     def _fail(self, choice: dict, error: WorkerError) -> None:
         self.attempts += 1
+        self.failed(choice, error)
+        self.context.report("trial", self)
+
+    def failed(self, choice: dict, error: WorkerError) -> None:
+        """Count a failure and record it in compact form."""
         self.failures[error.kind] = self.failures.get(error.kind, 0) + 1
         log.debug("%s: %s: %s", self.workload.id, error.kind, error)
-        self._save({**self._identity(), "choice": choice, "kind": error.kind, "message": str(error)[:200]})
-        self.context.report("trial", self)
+        self.save({**self._identity(), "choice": choice, "kind": error.kind, "message": str(error)[:200]})
 
     def _give_up(self) -> None:
         worst = max(self.failures.values(), default=0)
@@ -233,104 +240,9 @@ class Task:
                 self.context.environment.builder.discard(trial.built)
                 trial.built = None
 
-    # -- the end ------------------------------------------------------------------------------------------------------------
+    # -- results ------------------------------------------------------------------------------------------------------------
 
-    def finish(self, budget: float, save: bool = True) -> Row:
-        """Race the fastest verified candidates against the default for `budget` seconds and settle on a winner."""
-        contestants = self._contestants()
-        if not contestants:
-            return self.summary()
-        environment = self.context.environment
-        rows = None
-        if len(contestants) > 1 or not save:
-            try:
-                rows = environment.runner.race([(t.built.path, t.built.entry) for t in contestants], self.description,
-                                               max(t.median_us for t in contestants), budget=budget)
-            except WorkerError as error:
-                log.warning("%s: the final race failed (%s); single measurements decide", self.workload.id, error)
-        if rows is None:
-            winner = min(range(len(contestants)), key=lambda i: (contestants[i].median_us, i))
-        else:
-            winner = pick(rows)
-            for trial, times in zip(contestants, rows):
-                low, trial.median_us, high = quartiles(times)
-                trial.spread_us = high - low
-        chosen = contestants[winner]
-        record = self.previous.record
-        if save:
-            record = {**self._record(chosen, len(rows[winner]) if rows else 1, min(rows[winner]) if rows else chosen.median_us), "final": True}
-            by_default = self._default_us(contestants)
-            if by_default is not None:
-                record["default_us"] = by_default
-            self._save(record)
-        self.row = self.summary(chosen, self._default_us(contestants), record)
-        self.context.report("row", self)
-        return self.row
-
-    def _default_us(self, contestants: list[Trial]) -> float | None:
-        return next((t.median_us for t in contestants if choice_key(t.choice) == choice_key(self.default)), None)
-
-    def _contestants(self) -> list[Trial]:
-        """The default first, then the fastest, each built and thoroughly verified; whoever fails is out."""
-        chosen = [t for t in self.ranked() if choice_key(t.choice) != choice_key(self.default)]
-        if self.previous.choice is not None:
-            held = choice_key(self.previous.choice)
-            chosen.sort(key=lambda t: choice_key(t.choice) != held)  # the record holder always races
-        default = [t for t in self.ranked() if choice_key(t.choice) == choice_key(self.default)]
-        ready: list[Trial] = []
-        digests = set()
-        for trial in default + chosen:
-            if len(ready) > KEPT:
-                break
-            if self._ready(trial) and trial.digest not in digests:
-                digests.add(trial.digest)
-                ready.append(trial)
-        head = ready[:1] if default and ready and ready[0] is default[0] else []
-        return head + sorted((t for t in ready if t not in head), key=lambda t: t.number)
-
-    def _ready(self, trial: Trial) -> bool:
-        environment = self.context.environment
-        try:
-            if trial.built is None:
-                outcome = environment.builder.build(self.description, [trial.choice], self.context.end)[0]
-                if outcome is None:
-                    return False  # no time left to build it again
-                if isinstance(outcome, WorkerError):
-                    raise outcome
-                trial.built, trial.digest = outcome, outcome.digest
-                trial.verified = ""  # other code than the one that was verified then
-            if not trial.verified:
-                self._verify(trial)
-        except WorkerError as error:
-            log.debug("%s: out of the final race: %s: %s", self.workload.id, error.kind, error)
-            self.trials.pop(choice_key(trial.choice), None)
-            self.failures[error.kind] = self.failures.get(error.kind, 0) + 1
-            self._save({**self._identity(), "choice": trial.choice, "kind": error.kind, "message": str(error)[:200]})
-            return False
-        return True
-
-    def remeasure(self, budget: float) -> bool:
-        """Only confirm what an earlier run found. False if its winner does not stand any more: then it must be tuned again."""
-        winner = self.previous.record
-        for choice, us, spread in ((self.default, winner.get("default_us", winner["median_us"]), 0.0),
-                                   (winner["choice"], winner["median_us"], winner["spread_us"])):
-            key = choice_key(choice)
-            self.proposer.mark(choice)
-            held = self.trials.get(key)
-            self.trials[key] = Trial(choice, us, spread, held.number if held else 0)
-        chosen = self.trials[choice_key(winner["choice"])]
-        default = self.trials[choice_key(self.default)]
-        self.seeds = []
-        if not self._ready(chosen):
-            self.seeds = [self.default]
-            return False
-        others = self.trials
-        self.trials = {choice_key(t.choice): t for t in (default, chosen)}
-        self.finish(budget, save=False)
-        self.trials = {**others, **self.trials}
-        return True
-
-    def summary(self, chosen: Trial | None = None, default_us: float | None = None, record: dict | None = None) -> Row:
+    def summary(self, chosen: Trial | None = None, default_ratio: float | None = None, record: dict | None = None) -> Row:
         """The row of the result; before the final race it speaks of the best verified trial."""
         chosen = chosen or self.best
         row = Row(self.workload.id, trials=self.attempts, failures=dict(self.failures), curve=list(self.curve), count=self.count,
@@ -339,10 +251,10 @@ class Task:
             row.note = row.note or "no candidate was measured in the time given; the default schedule will be used"
             return row
         default = self.trials.get(choice_key(self.default))
-        default_us = default_us if default_us is not None else default.median_us if default else None
-        row.us, row.spread = chosen.median_us, chosen.spread_us
-        row.record = record or self._record(chosen, 1, chosen.median_us)
-        row.default_ratio = default_us / chosen.median_us if default_us else None
+        if default_ratio is None and default is not None:
+            default_ratio = default.least_us / chosen.least_us
+        row.us, row.spread, row.default_ratio = chosen.median_us, chosen.spread_us, default_ratio
+        row.record = record or self.record(chosen, 1)
         row.baseline_ratio = self.torch_us / chosen.median_us if self.torch_us else None
         return row
 
@@ -355,9 +267,10 @@ class Task:
                 "microarchitecture": target.get("microarchitecture"), "threads": target.get("threads"), "space": self.space.version,
                 "seed": self.context.seed, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
 
-    def _record(self, trial: Trial, repeats: int, minimum: float) -> dict:
+    def record(self, trial: Trial, repeats: int) -> dict:
+        """The line of a trial."""
         record = {**self._identity(), "choice": trial.choice, "kind": "ok", "median_us": round(trial.median_us, 3),
-                  "spread_us": round(trial.spread_us, 3), "min_us": round(minimum, 3), "repeats": repeats, "error": float(f"{trial.ratio:.3g}"),
+                  "spread_us": round(trial.spread_us, 3), "min_us": round(trial.least_us, 3), "repeats": repeats, "error": float(f"{trial.ratio:.3g}"),
                   "verified": trial.verified, "flops": self.workload.flops, "bytes": self.workload.bytes,
                   "dims": self.description["dims"], "attributes": self.description.get("attributes", {}),
                   "layout": self.description.get("layout"), "dtypes": dtypes_of(self.description),
@@ -366,6 +279,7 @@ class Task:
             record["torch_us"] = round(self.torch_us, 3)
         return record
 
-    def _save(self, record: dict) -> None:
+    def save(self, record: dict) -> None:
+        """Append a record; Ctrl-C waits for the end of it."""
         with self.context.interrupts.hold():
             self.context.store.add(record)

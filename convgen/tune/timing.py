@@ -9,6 +9,7 @@ from typing import Callable
 SAMPLE_SECONDS = 2e-4  # a sample holds as many calls as fill this, so that the clock's own cost vanishes
 SPREAD_GOAL = 0.02  # stop once the interquartile range is this fraction of the median
 MIN_SAMPLES, MAX_SAMPLES = 7, 200
+SINGLES = 5  # calls after which a candidate may be called hopeless
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -33,14 +34,14 @@ def measure(call: Callable[[], None], budget: float, hopeless: float | None = No
     """Time a call for about `budget` seconds.
 
     Returns {"median_us", "spread_us" (interquartile range), "min_us", "repeats" (calls timed)}. A call that takes longer than
-    `hopeless` seconds is timed three times only: it cannot win. With `before` (cold cache) every sample is one call.
+    `hopeless` seconds each of five times is not timed any further: it cannot win. With `before` (cold cache) every sample is one call.
     """
-    first = sample(call, 1, before)
-    second = sample(call, 1, before)
-    estimate = min(first, second)
+    singles = [sample(call, 1, before) for _ in range(2)]
+    while hopeless is not None and min(singles) > hopeless and len(singles) < SINGLES:
+        singles.append(sample(call, 1, before))  # perhaps something else was running just then
+    estimate = min(singles)
     if hopeless is not None and estimate > hopeless:
-        times = [second, sample(call, 1, before), sample(call, 1, before)]
-        return summary(times, 3)
+        return summary(singles[1:], len(singles) - 1)
     warm_until = time.perf_counter() + min(0.02, budget / 5)
     while time.perf_counter() < warm_until:
         estimate = min(estimate, sample(call, 1, before))
@@ -61,12 +62,12 @@ def measure(call: Callable[[], None], budget: float, hopeless: float | None = No
     return summary(times, calls * len(times))
 
 
-def round_of(call: Callable[[], None], calls: int, seconds: float) -> float:
-    """Seconds per call in one round of a race: the median of samples of `calls` calls that fill `seconds`."""
+def round_of(call: Callable[[], None], calls: int, seconds: float) -> tuple[float, float]:
+    """(median, least) seconds per call in one round of a race: samples of `calls` calls that fill `seconds`."""
     times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
         times.append(sample(call, calls))
-    return quartiles(times)[1]
+    return quartiles(times)[1], min(times)
 
 
 def summary(seconds: list[float], repeats: int) -> dict:

@@ -45,7 +45,8 @@ def test_measures_checks_and_races(runner, folder, description):
         assert runner.check(path, entry(SHAPE, packed), description)["oracles"] == "EFG"
     candidates = [(compile_kernel(folder, "right", p), entry(SHAPE, p)) for p in (False, True)]
     rows = runner.race(candidates, description, taken.median_us, rounds=4, budget=0.05)
-    assert [len(r) for r in rows] == [4, 4] and min(map(min, rows)) > 0
+    assert [len(r) for r in rows["median"]] == [4, 4] and min(map(min, rows["least"])) > 0
+    assert all(least <= median for lr, mr in zip(rows["least"], rows["median"]) for least, median in zip(lr, mr))
 
 
 def test_wrong_candidates_are_refused(runner, folder, description):
@@ -105,7 +106,7 @@ def test_timing_adapts_and_cuts_hopeless_candidates():
     found = timing.measure(lambda: calls.append(1), 0.01)
     assert found["repeats"] < len(calls) and found["repeats"] >= 7 and found["min_us"] <= found["median_us"] and found["spread_us"] >= 0
     calls.clear()
-    assert timing.measure(lambda: calls.append(1), 10.0, hopeless=0.0)["repeats"] == 3 and len(calls) == 4
+    assert timing.measure(lambda: calls.append(1), 10.0, hopeless=0.0)["repeats"] == 4 and len(calls) == 5
     flushed = []
     found = timing.measure(lambda: None, 0.001, before=lambda: flushed.append(1))
     assert len(flushed) >= found["repeats"]
