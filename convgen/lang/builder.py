@@ -46,7 +46,7 @@ class Builder:
         self._operator, self._trace, self._given, self._present = operator, trace, given or {}, set(present)
         self._sizes = {k: v if isinstance(v, Size) else Size(k, int(v), trace.guards) for k, v in dims.items()}
         self._spatial, self._used = set(LENGTHS), set()
-        self._output_axes, self._output_spatial = None, ()
+        self._output_axes, self._output_spatial, self._stated = None, (), False
 
     def _refuse(self, why):
         raise ArgumentError(f"{self._operator}: {why}")
@@ -110,8 +110,9 @@ class Builder:
             if isinstance(size.tree, list):
                 self.require(size, ">=", 1, f"output dimension {n} must be at least 1")
         made = [self.axis(n.lower(), self._size_of(n)) for n in letters]
-        if self._output_axes is None:
-            self._output_axes, self._output_spatial = made, tuple(i for i, n in enumerate(letters) if n in self._spatial)
+        if not self._stated:
+            self._stated, self._output_axes = True, made
+            self._output_spatial = tuple(i for i, n in enumerate(letters) if n in self._spatial)
         return made
 
     def window(self, names: str):
@@ -306,13 +307,13 @@ class Builder:
         return E.Tensor(stage.name, [a.size for a in stage.axes])
 
     def _adopt(self, inner, value, bias, residual, activation, channel_axis):
-        """The value of an inlined operator. Its output axes become this operator's, if this one has stated none."""
+        """The value of an inlined operator. This operator's output axes are those of the last one inlined, unless it states its own."""
         value = inner._epilogue(inner._result(value), bias and (lambda size: inner._declare("bias", "param", [size])),
                                 residual and (lambda extents: inner._declare("residual", "input", extents)), activation, channel_axis)
         unused = sorted(set(inner._given) - inner._used)
         if unused:
             inner._refuse(f"there is no tensor {unused[0]} to give")
-        if self._output_axes is None:
+        if not self._stated:
             self._output_axes, self._output_spatial = inner._output_axes, inner._output_spatial
         return value
 
