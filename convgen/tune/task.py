@@ -18,6 +18,7 @@ log = logging.getLogger("convgen")
 
 KEPT = 4  # fastest candidates that race the default at the end, and whose code is kept until then
 FEW = 8  # trials before which nothing is known about what a workload may still gain
+BUSY = 1.5  # median over least time above which something else took the cores
 LOOK = 32  # trials after which a workload where nearly all fail alike is given up
 
 
@@ -253,6 +254,8 @@ class Task:
         default = self.trials.get(choice_key(self.default))
         if default_ratio is None and default is not None:
             default_ratio = default.least_us / chosen.least_us
+        if chosen.median_us > BUSY * chosen.least_us:
+            row.note = row.note or f"the machine was busy while measuring: undisturbed it took {chosen.least_us:.4g} µs"
         row.us, row.spread, row.default_ratio = chosen.median_us, chosen.spread_us, default_ratio
         row.record = record or self.record(chosen, 1)
         row.baseline_ratio = self.torch_us / chosen.median_us if self.torch_us else None
