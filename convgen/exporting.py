@@ -106,7 +106,7 @@ def _named(workloads) -> dict[Any, list[str]]:
     for name, w in pairs:
         if not hasattr(w, "description"):
             raise ArgumentError(f"export: expected Workloads, got {type(w).__name__}; convgen.workload(id) makes one from an id")
-        named.setdefault(w, []).extend([str(name)] if name else [])
+        named.setdefault(w, []).extend([str(name)] if name and name != w.id else [])
     if not named:
         raise ArgumentError("export: there is no workload to export")
     return named

@@ -113,6 +113,8 @@ def test_command_line(compiler, conv, record, home, capsys):
     logs = record(w, us=5.0, torch_us=4.0)
     assert main(["export", w.id, "-o", "cli.cvg", "--logs", logs]) == 0
     assert "slower than torch" in capsys.readouterr().out
+    assert main(["export", w.id, "-o", "cli.cvg", "--logs", logs, "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["kernels"]] == [None]
     assert main(["inspect", "cli.cvg"]) == 0
     assert w.id in capsys.readouterr().out
     assert main(["inspect", "cli.cvg", "--json"]) == 0
