@@ -17,10 +17,10 @@ def canonical(operator: str, spec: Mapping, value: Any, window: list | None = No
     `spec` is its entry in a signature: {"name", "type", "rank", "default", "choices"}. "ints" become a tuple of `rank` ints, "pads" a tuple of
     (before, after) pairs. `window`: per spatial dim the total padding that 'same' means. Raises ArgumentError in one sentence.
     """
-    kind, name, rank = spec["type"], spec["name"], spec.get("rank", 1)
+    kind, name, rank, given = spec["type"], spec["name"], spec.get("rank", 1), value
 
     def refuse(expected):
-        raise ArgumentError(f"{operator}: {name} must be {expected}, got {value!r}")
+        raise ArgumentError(f"{operator}: {name} must be {expected}, got {given!r}")
 
     if kind == "ints":
         if _is_int(value):
