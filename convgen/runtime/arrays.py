@@ -66,10 +66,12 @@ def _from_torch(tensor, where: str) -> View:
     if plain.is_neg():
         plain = plain.resolve_neg()
     try:
-        pointer = plain.data_ptr()
-    except RuntimeError as error:
+        pointer = 0 if isinstance(plain, torch._subclasses.FakeTensor) else plain.data_ptr()
+    except RuntimeError:
+        pointer = 0
+    if pointer == 0 and plain.numel():
         raise ArgumentError(f"{where} has no memory to read (a fake or functional tensor); call the operator through "
-                            f"torch.ops inside torch.compile and torch.export") from error
+                            "torch.ops inside torch.compile, torch.export and function transforms")
     return View(tensor, "torch", plain, tuple(plain.shape), tuple(plain.stride()), dtype, pointer)
 
 
@@ -108,7 +110,7 @@ def empty(like: View, shape, strides, dtype: str) -> View:
     if like.kind == "torch":
         torch = sys.modules["torch"]
         tensor = torch.empty_strided(shape, strides, dtype=getattr(torch, dtype), device="cpu")
-        return View(tensor, "torch", tensor, tuple(shape), tuple(strides), dtype, tensor.data_ptr())
+        return _from_torch(tensor, "the result")
     count = 1
     for size in shape:
         count *= size
@@ -131,6 +133,12 @@ def assign(target: View, source: View) -> None:
             target.keep.copy_(source.keep)
     else:
         np.copyto(target.keep, source.keep)
+
+
+def written(tensor) -> None:
+    """Tell autograd that a torch tensor was written, as every in-place operation of torch does."""
+    if is_torch(tensor) and not tensor.is_inference():
+        sys.modules["torch"].autograd.graph.increment_version(tensor)
 
 
 def back(result: View, like: View):

@@ -74,6 +74,8 @@ class Bound:
                 result = torch.empty_strided(shape, strides, dtype=dtype, device=self._cpu) if out is None else out
                 try:
                     if run(*inputs, result) == 0:
+                        if out is not None:
+                            arrays.written(out)
                         return result
                 except Exception:  # a tensor without memory, or a failing kernel: the long way tells which
                     pass

@@ -94,13 +94,14 @@ class Server:
         operator, place = found.call.operator, True
         inputs = []
         for name, wanted in zip(plan.names, plan.wanted):
-            given = tensors[name]
-            if not (given.aligned and fits(given, wanted)):
-                given, place = arrays.copy(given, wanted.strides), False
+            tensor = tensors[name]
+            if not (tensor.aligned and fits(tensor, wanted)):
+                tensor, place = arrays.copy(tensor, wanted.strides), False
                 self.counts[f"copies of {operator}.{name}"] += 1
-            inputs.append(given)
+            inputs.append(tensor)
         first = tensors[plan.names[0]]
         shape, dtype = plan.output.shape, plan.output.dtype
+        given = out
         if out is None:
             out = arrays.empty(first, shape, found.output_strides, dtype)
         target = out
@@ -118,6 +119,8 @@ class Server:
             raise refusal(status, operator, plan)
         if target is not out:
             arrays.assign(out, target)
+        elif given is not None:
+            arrays.written(given.owner)
         return arrays.back(out, first), place
 
 

@@ -298,6 +298,7 @@ static int gather(const Plan* p, const Any* args, int32_t n, char** data) {
       if (reason) return reason << 8 | i;
       data[i] = (char*)t->data + t->offset;
     }
+    if (!data[i]) return BAD_KIND << 8 | i;  /* a fake tensor has a shape and no memory */
     if ((uintptr_t)data[i] % ALIGN) return BAD_ALIGNMENT << 8 | i;
   }
   for (int i = 0; i < n; i++)

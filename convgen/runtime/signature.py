@@ -157,7 +157,11 @@ def _resolve(signature: dict, tensors, attributes) -> Resolved:
         if value != "same":
             canonical_values[name] = canonical(operator, spec, value)
             values.update(symbol_values(spec, canonical_values[name]))
-    dims = _unify(signature, tensors, values)
+    facts = {test[1]: test[2] for test in signature.get("when", []) if test[0] == "==" and isinstance(test[1], str) and isinstance(test[2], int)}
+    dims = _unify(signature, tensors, values, facts)
+    for symbol, size in facts.items():
+        if symbol not in values:
+            dims.setdefault(symbol, size)  # a size that the variant is made for, and that no tensor shows by name
     values.update(dims)
     for name, spec in specs.items():
         if name not in canonical_values:
@@ -185,8 +189,10 @@ def _same_window(signature: dict, name: str, values: Mapping) -> list | None:
     return None if trees is None else [evaluate(tree, values) for tree in trees]
 
 
-def _unify(signature: dict, tensors, values: Mapping) -> dict:
-    """Dimensions by name. A bare name binds at its first tensor; every other occurrence has to agree."""
+def _unify(signature: dict, tensors, values: Mapping, facts: Mapping) -> dict:
+    """Dimensions by name. A bare name binds at its first tensor; every other occurrence has to agree.
+
+    A plain number that is one of the `facts` a variant was specialised on makes another size a matter of the library."""
     operator, dims, later, source = signature["operator"], {}, [], {}
     for tensor in signature["tensors"]:
         name, wanted = tensor["name"], tensor["dims"]
@@ -212,6 +218,8 @@ def _unify(signature: dict, tensors, values: Mapping) -> dict:
         expected = evaluate(tree, known)
         if expected != size:
             origin = f" (from {source[tree]})" if isinstance(tree, str) and tree in source else ""
+            if isinstance(tree, int) and tree in facts.values():
+                raise _Specialised(f"{operator}: the library holds this operator only with dimension {axis} of {name} = {tree}, got {size}")
             left = "" if isinstance(tree, int) else f"{text(tree)} = "
             raise ArgumentError(f"{operator}: dimension {axis} of {name} must be {left}{expected}{origin}, got {size}")
     return dims

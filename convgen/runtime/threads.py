@@ -6,7 +6,6 @@ system's libgomp. The number of threads is read at every call, so torch.set_num_
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 import re
 import sys
@@ -15,6 +14,7 @@ import warnings
 import weakref
 
 _OPENMP = re.compile(r"/lib(gomp|iomp5|omp)[-.0-9a-z]*\.so[.0-9]*$")
+_SYSTEM = "libgomp.so.1"
 _lock = threading.Lock()
 _shims: weakref.WeakSet = weakref.WeakSet()
 _limit = 0
@@ -25,8 +25,8 @@ def _mapped() -> list[str]:
         return list(dict.fromkeys(line.split(maxsplit=5)[5].rstrip("\n") for line in file if ".so" in line))
 
 
-def find_pool() -> tuple[str | None, str | None]:
-    """(OpenMP library, libtorch_cpu or None). Torch's own OpenMP when torch is imported, else the system's libgomp or None."""
+def find_pool() -> tuple[str, str | None]:
+    """(OpenMP library, libtorch_cpu or None). Torch's own OpenMP when torch is imported, else the system's libgomp."""
     if "torch" in sys.modules:
         mapped = _mapped()
         home = os.path.dirname(sys.modules["torch"].__file__)
@@ -35,7 +35,7 @@ def find_pool() -> tuple[str | None, str | None]:
         torch = next((path for path in mapped if path.endswith("/libtorch_cpu.so")), None)
         if found:
             return (own or found)[0], torch
-    return ctypes.util.find_library("gomp") or "libgomp.so.1", None
+    return _SYSTEM, None  # by its name alone: looking for its path would start ldconfig and gcc
 
 
 def attach(shim) -> None:
@@ -44,7 +44,7 @@ def attach(shim) -> None:
         with_torch = "torch" in sys.modules
         if getattr(shim, "on_torch_pool", None) is with_torch:
             return
-        if not shim.use_pool(*find_pool()) and not shim.use_pool("libgomp.so.1", None):
+        if not shim.use_pool(*find_pool()) and not shim.use_pool(_SYSTEM, None):
             shim.use_pool(None, None)
             warnings.warn("no OpenMP library was found; convgen kernels run on one thread (install libgomp1)", stacklevel=3)
         shim.on_torch_pool = with_torch

@@ -19,6 +19,7 @@ from convgen.runtime.layout import order, strides_of
 from convgen.runtime.serve import call_formats, gradient_error
 from convgen.runtime.signature import Operator
 
+_TAGS = tuple(getattr(torch.Tag, name) for name in ("pt2_compliant_tag", "needs_exact_strides") if hasattr(torch.Tag, name))
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 _modes = torch._C._len_torch_dispatch_stack
 _registered: dict[str, tuple[Any, torch.library.Library]] = {}
@@ -35,7 +36,7 @@ def register(library) -> None:
     _registered[namespace] = (library, definitions)  # the definitions vanish with the object
     for name in library.operators:
         operator = library._operator(name)
-        definitions.define(f"{name}{schema(operator)}", tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
+        definitions.define(f"{name}{schema(operator)}", tags=_TAGS)
         operation = _Operation(namespace, operator, getattr(library, name))
         definitions.impl(name, operation.cpu, "CPU")
         definitions.impl(name, operation.autograd, "AutogradCPU")
@@ -45,7 +46,9 @@ def register(library) -> None:
 def schema(operator: Operator) -> str:
     """The torch schema of an operator: positional arguments in PyTorch's order, everything else by keyword only."""
     named = [n for n in [*operator.tensors, *operator.attributes] if n not in operator.positional]
-    parts = [_argument(operator, n) for n in operator.positional]
+    required = [n in operator.tensors and operator.required(n) for n in operator.positional]
+    # PyTorch's grammar: an argument before a required one has no default.
+    parts = [_argument(operator, n).partition("=")[0] if any(required[i + 1:]) else _argument(operator, n) for i, n in enumerate(operator.positional)]
     if named:
         parts += ["*", *(_argument(operator, n) for n in named)]
     return f"({', '.join(parts)}) -> Tensor"

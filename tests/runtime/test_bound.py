@@ -40,6 +40,17 @@ def test_out(bound):
             assert bound(X, out=out) is out and torch.equal(out, WANTED)
 
 
+def test_autograd_learns_that_out_was_written(bound):
+    x = torch.ones(1, 8, 6, 6, requires_grad=True)
+    for _ in range(2):
+        saved = torch.ones_like(WANTED)
+        product = x * saved
+        with torch.no_grad():
+            bound(X, out=saved)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            product.sum().backward()
+
+
 def test_two_inputs_by_position_and_name(lib):
     f = lib.bind("gate2d")
     x, gate = whole(2, 3, 4, 5), whole(2, 3, seed=1)

@@ -227,5 +227,29 @@ def test_other_default_device_and_dtype(lib):
 
 def test_transforms_do_not_give_wrong_numbers(lib):
     batch = torch.stack([X, X + 1])
-    with pytest.raises(Exception):
+    lib.conv2d(X, W, padding=1)
+    with pytest.raises(ArgumentError, match="torch.ops"):
         torch.func.vmap(lambda x: lib.conv2d(x, W, padding=1))(batch)
+
+
+def test_fake_tensors_are_sent_to_the_op(lib):
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    bound = lib.bind("conv2d", weight=W, padding=1)
+    for mode in (FakeTensorMode(), FakeTensorMode(allow_non_fake_inputs=True)):
+        lib.conv2d(X, W, padding=1), bound(X)
+        with mode:
+            x, w = mode.from_tensor(X), mode.from_tensor(W)
+            for call in (lambda: lib.conv2d(x, w, padding=1), lambda: bound(x)):
+                with pytest.raises(ArgumentError, match="torch.ops"):
+                    call()
+    with mode:  # real tensors, whose result would be fake
+        for call in (lambda: lib.conv2d(X, W, padding=1), lambda: bound(X)):
+            with pytest.raises(ArgumentError, match="torch.ops"):
+                call()
+
+
+def test_out_is_written_also_when_it_is_inference_memory(lib):
+    with torch.inference_mode():
+        out = torch.empty_like(WANTED)
+        assert torch.equal(lib.conv2d(X, W, padding=1, out=out), WANTED)
