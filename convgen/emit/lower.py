@@ -27,6 +27,7 @@ class Block:
     lanes: int
     reduce: list = field(default_factory=list)  # (axis, "window" | "channel")
     reads: list = field(default_factory=list)  # names of copy blocks made for this one
+    producers: list = field(default_factory=list)  # names of earlier stages whose results it reads
     vec: str = ""
 
 
@@ -144,6 +145,8 @@ class _Lowering:
     # -- stages ---------------------------------------------------------------------------------------------------------
     def copy(self, operand, p):
         """The staged copy of one read, zero where neither data nor padding reaches."""
+        if operand.name in self.tensors:
+            return
         layout, load, stage = operand.layout, operand.load, p.stage
         shape_extents = [self.batch if self.batch is not None and i == operand.batch else e for i, e in enumerate(layout.extents)]
         layout.extents = shape_extents
@@ -201,7 +204,8 @@ class _Lowering:
         roles = access.roles(stage)
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
                                  [(a.name, "window" if a.name in roles.window else "channel") for a in stage.reduce],
-                                 [o.name for o in p.operands.values() if o.kind == "staged"], p.vec))
+                                 [o.name for o in p.operands.values() if o.kind == "staged"],
+                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec))
 
     def output(self):
         """The output tensor: the last tiles through the epilogue, or a map of its own."""

@@ -100,13 +100,14 @@ def vector_kinds(load, vec: str, extents: dict, lanes: int) -> list:
         if vec not in index.axes():
             kinds.append("free")
             continue
+        others = [a for a in index.axes() if a != vec and extents.get(a, 2) > 1]
+        values = access.on_axis(index, vec, extents[vec])
+        if not others and values is not None and (values == np.arange(extents[vec])).all():
+            kinds.append("plain")
+            continue
         terms = access.linear(index)
         if terms is not None and terms[0].get(vec) == 1:
-            kinds.append("plain" if len(terms[0]) == 1 and terms[1] == 0 else "window")
-            continue
-        values = access.on_axis(index, vec, extents[vec])
-        if values is not None and (values == np.arange(extents[vec])).all() and index.axes() == [vec]:
-            kinds.append("plain")
+            kinds.append("window")
         elif values is not None and all(len(set(values[i:i + lanes])) == 1 for i in range(0, extents[vec], lanes)) and extents[vec] % lanes == 0:
             kinds.append("constant")
         else:
@@ -177,10 +178,10 @@ def _vector(program, stage, choice, plans, lanes):
             if "plain" in kinds and want is None:
                 want = names[kinds.index("plain")]
             elif want is None:
-                channels = [(p.extents[a.data], d) for d, a in enumerate(load.args) if a.op == "axis" and a.data in {r.name for r in p.stage.reduce}]
-                mixed = [(ext[names[d]], d) for d, a in enumerate(load.args) if set(access.roles(p.stage).channel) & set(a.axes())]
-                if channels or mixed:
-                    want = names[max(channels or mixed)[1]]
+                channel = set(access.roles(p.stage).channel)
+                mixed = [(ext[names[d]], d) for d, a in enumerate(load.args) if channel & set(a.axes())]
+                if mixed:
+                    want = names[max(mixed)[1]]
     if want is None or _is_batch(program, stage, want):
         want = names[-1]
     width = lanes
@@ -242,6 +243,11 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
     stageable = not data_dependent and all(s is not None for s in spans) and stage.combiner is not None
     if stageable and (want_stage or not contiguous):
         return _staged(program, p, load, kinds, spans, choice, label, spec, source_stage)
+    if data_dependent and spec is not None and len(moving) == 1 and moving != [innermost] and kinds[moving[0]] == "plain" and not program.any_batch:
+        # gathered positions: one copy with the vector axis innermost serves every position
+        coords = [("dim", d, 0) for d in range(len(load.args))]
+        order = [d for d in spec.permutation(program.layout) if d != moving[0]] + moving
+        return Operand(load, "staged", f"{stage.name}_{name}_last", coords, Layout(spec.shape, order))
     return Operand(load, "raw" if source_stage is None else "stage")
 
 

@@ -109,6 +109,7 @@ class Roles:
 
 def roles(stage) -> Roles:
     out, red = [a.name for a in stage.axes], [a.name for a in stage.reduce]
+    single = {n for n, e in extents(stage).items() if e == 1}  # an axis of one step moves nothing
     window, spatial, gathered = set(), set(), set()
     for load in stage.body.loads():
         for index in load.args:
@@ -116,7 +117,7 @@ def roles(stage) -> Roles:
             if any(x.op == "load" for x in index.walk()):
                 gathered |= set(names)
                 continue
-            mixed_out, mixed_red = [n for n in names if n in out], [n for n in names if n in red]
+            mixed_out, mixed_red = [n for n in names if n in out and n not in single], [n for n in names if n in red and n not in single]
             if mixed_out and mixed_red and _moves(index, mixed_out):
                 window |= set(mixed_red)
                 spatial |= set(mixed_out)

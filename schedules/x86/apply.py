@@ -46,6 +46,8 @@ def _elementwise(sch, b, lanes):
         outer = [*outer, o]
     if width:
         sch.vectorize(inner)
+    if b.kind == "map" and len(outer) > 2 and len(b.loops) > 1 and b.loops[-2][1] == "outer" and (_extent(sch, outer[-1]) or 99) <= 8:
+        sch.unroll(outer.pop())  # what depends on the position alone (a gather's weights) is then computed once
     keep = 1 if len(outer) > 2 else 0
     if outer[:len(outer) - keep]:
         sch.parallel(sch.fuse(*outer[:len(outer) - keep]))
@@ -97,7 +99,8 @@ def _reduce(sch, b, store, by_name, choice, done):
             sch.unroll(loop)
     sch.vectorize(inner["lanes"])
     at = outer[-1] if outer else None
-    depth = max(1, len(outer) - (1 if len(outer) > 2 else 0)) if k("parallel") is None else k("parallel")
+    within = outer[-2] if k("producer") == "tile" and len(outer) > 2 else None  # the last position loop: the vector blocks run inside it
+    depth = max(1, len(outer) - (1 if len(outer) > 2 else 0) - (1 if within is not None else 0))
     copies = [by_name[n] for n in b.reads]
     if store is None:
         local = sch.cache_write(block, 0, "global")
@@ -126,6 +129,14 @@ def _reduce(sch, b, store, by_name, choice, done):
             ls = sch.get_loops(sch.get_sblock(copy.name))[-len(copy.loops):]
             _vectorize_last(sch, ls[-1], b.lanes)
             done.add(copy.name)
+    if within is not None:
+        for name in b.producers:
+            sch.compute_at(sch.get_sblock(name), within, preserve_unit_loops=True)
+            ls = sch.get_loops(sch.get_sblock(name))
+            _vectorize_last(sch, ls[-1], b.lanes)
+            if by_name[name].loops[-2][1] == "outer" and (_extent(sch, ls[-2]) or 99) <= 8:
+                sch.unroll(ls[-2])
+            done.add(name)
     done.add(b.name)
     return [(b.name, reduce_loops[0])] if reduce_loops else []
 

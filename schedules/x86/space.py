@@ -40,7 +40,8 @@ class Space(KnobSpace):
         out = [a.name for a in s.axes]
         batch = {a.name for a in s.axes if self.program.any_batch and tree_of(a.size) == "N"}
         stores_output = P.epilogue_of(self.program)[0] is s
-        vecs = [a for a in out if a not in batch and self._vectorisable(s, a, loads, ext)]
+        distant = roles.spatial[:-1]  # only the last position can be contiguous
+        vecs = [a for a in out if a not in batch and a not in distant and self._vectorisable(s, a, loads, ext)]
         vecs = vecs or [next(a for a in reversed(out) if a not in batch)]
         vecs.sort(key=lambda a: -self._merit(s, a, loads, ext, roles))
         vecs = vecs[:2]
@@ -53,7 +54,7 @@ class Space(KnobSpace):
         channel = max((ext[c] for c in roles.channel), default=0)
         window = [w for w in roles.window]
         padded = any(l.data[1] is not None and any(value_of(v) for pair in l.data[1].amounts for v in pair) for l in loads)
-        dense = bool(roles.channel)
+        dense = any(ext[a] > 1 for a in roles.channel)
         d = self.domains
         d[f"{name}.vec"] = vecs
         d[f"{name}.lanes"] = lanes
@@ -68,6 +69,10 @@ class Space(KnobSpace):
         d[f"{name}.padding"] = ["stage", "inline"] if padded else ["stage"]
         d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
         d[f"{name}.copies"] = ["root", "outer"]
+        producers = {l.data[0] for l in loads} & {x.name for x in self.program.run_stages}
+        maps = all(self.program.stage(n).combiner is None and not any(o.data[0] in producers for o in self.program.stage(n).body.loads()) for n in producers)
+        movable = producers and maps and sum(1 for x in self.program.run_stages for l in x.body.loads() if l.data[0] in producers) == len(producers)
+        d[f"{name}.producer"] = ["root", "tile"] if movable and len(out) > 2 else ["root"]
         store = P.epilogue_of(self.program)[1]
         run = {x.name for x in self.program.run_stages}
         alone = store is None or {e.data[0] for e in store.body.loads()} & run <= {name}
@@ -129,6 +134,8 @@ class Space(KnobSpace):
             body = acc * math.prod(taps[-k("unroll"):]) if k("unroll") else acc
             if body > _BODY:
                 return f"unrolled body of {body} operations"
+            if k("producer") == "tile" and k("order") != "position":
+                return "a producer inside the tile would run again for every vector block"
             if k("padding") == "inline" and k("vec") in roles.spatial:
                 return "padding cannot be inlined along the vector axis"
             if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
@@ -143,11 +150,13 @@ class Space(KnobSpace):
         c = {n: v[0] for n, v in self.domains.items()}
         for s, ext, roles in self._info.values():
             n = s.name
-            dense = bool(roles.channel)
+            dense = any(ext[a] > 1 for a in roles.channel)
             if dense:
                 c[f"{n}.pack"] = "blocked"
                 blocks = [b for b in self.domains[f"{n}.block"] if b]
                 c[f"{n}.block"] = 16 if 16 in blocks else (blocks[-1] if blocks else 0)
+            if "tile" in self.domains[f"{n}.producer"]:
+                c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"
             if dense and c[f"{n}.vec"] not in roles.spatial and not any(l.data[1] for l in s.body.loads()):
                 c[f"{n}.pack"] = "plain"
             c[f"{n}.unroll"] = 1 if 1 in self.domains[f"{n}.unroll"] else 0
@@ -187,7 +196,7 @@ class Space(KnobSpace):
         acc = t1 * t2 * v
         pixels = t1 * t2
         # a dense tile reads one vector per v and one scalar per pixel for acc multiply-adds; without reuse across channels only the latency counts
-        reuse = acc / (pixels + v) if roles.channel else acc / (acc + 1)
+        reuse = acc / (pixels + v) if any(ext[a] > 1 for a in roles.channel) else acc / (acc + 1)
         units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (c[f"{n}.axis1"], c[f"{n}.axis2"], c[f"{n}.vec"]))
         balance = min(1.0, units / (4 * self.target["threads"]))
         return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > 2)
