@@ -11,6 +11,7 @@ from functools import cached_property
 
 from ..errors import ArgumentError
 from ..runtime import attributes as A
+from .batch import obstacle
 from .builder import Builder, Trace
 from .operator import Prepared, check_text, traced
 from .program import Program
@@ -52,6 +53,9 @@ class Workload:
         program = o.finish(op.fn(o, **values), epilogue_flags, op.channel_axis, dims=dict(self.dims),
                            attributes={k: _plain(v) for k, v in self.attributes.items()}, layout=self.layout, acc_dtype=self.acc_dtype)
         program.flags = dict(self.flags)
+        why = obstacle(program) if self.flags.get("any_batch") else None
+        if why:
+            raise ArgumentError(f"{op.name}: any_batch needs a batch of independent samples, and {why}")
         program.output.dtype = self.out_dtype
         for n, spec in op.attributes.items():
             if spec["type"] in ("str", "bool", "float"):
