@@ -50,7 +50,15 @@ class CompileService:
     def call(self, command: str, timeout: float = COMPILE_TIMEOUT, /, **arguments: Any) -> Any:
         """Run another command that the worker knows by name (`convgen.emit.worker.COMMANDS`)."""
         with self._lock:
+            self._settle(self._workers[0])
             return self._workers[0].request({"cmd": command, **arguments}, timeout)
+
+    def preload(self) -> None:
+        """Start all workers and let them load the compiler, without waiting for it."""
+        with self._lock:
+            for worker in self._workers:
+                if not worker.running:
+                    worker.send({"cmd": "load"}, COMPILE_TIMEOUT)
 
     def build_many(self, jobs: Iterable[Mapping[str, Any]], timeout: float = COMPILE_TIMEOUT, *, deadline: float | None = None,
                    done: Callable[[int, Any], None] | None = None) -> list:
@@ -61,6 +69,15 @@ class CompileService:
         """
         with self._lock:
             return _Batch(self._workers, list(jobs), timeout, deadline, done).run()
+
+    @staticmethod
+    def _settle(worker: Worker) -> None:
+        """Wait for a preload; if it failed, the job that follows will say so."""
+        if worker.busy:
+            try:
+                worker.answer()
+            except WorkerError:
+                worker.kill()
 
     def close(self) -> None:
         """End the workers now; a later call starts fresh ones."""
@@ -76,29 +93,30 @@ class _Batch:
         self.workers, self.jobs, self.timeout, self.done = workers, jobs, timeout, done
         self.deadline = float("inf") if deadline is None else deadline
         self.waiting = deque(range(len(jobs)))
-        self.flying: dict[int, Worker] = {}
+        # Workers that still load the compiler count as flying, under a number that is no job's.
+        self.flying: dict[int, Worker] = {~i: worker for i, worker in enumerate(workers) if worker.busy}
         self.results: list = [None] * len(jobs)
 
     def run(self) -> list:
         try:
-            while self.waiting or self.flying:
+            while self.waiting or any(index >= 0 for index in self.flying):
                 self._launch()
-                if not self.flying:
+                if not self.waiting and all(index < 0 for index in self.flying):
                     break
                 self._collect()
         except BaseException:
-            for worker in self.flying.values():
-                worker.kill()
+            for index, worker in self.flying.items():
+                if index >= 0:
+                    worker.kill()
             raise
         return self.results
 
     def _launch(self) -> None:
+        if time.monotonic() >= self.deadline:
+            self.waiting.clear()
         idle = [w for w in self.workers if w not in self.flying.values()]
         while idle and self.waiting:
-            left = self.deadline - time.monotonic()
-            if left <= 0:
-                self.waiting.clear()
-                return
+            left = max(0.01, self.deadline - time.monotonic())
             index = self.waiting.popleft()
             worker = idle.pop()
             self.flying[index] = worker
@@ -110,7 +128,7 @@ class _Batch:
 
     def _collect(self) -> None:
         descriptors = [d for worker in self.flying.values() for d in worker.descriptors()]
-        nearest = min(worker.deadline for worker in self.flying.values())
+        nearest = min([worker.deadline for worker in self.flying.values()] + ([self.deadline] if self.waiting else []))
         select.select(descriptors, [], [], max(0.0, nearest - time.monotonic()))
         for index, worker in list(self.flying.items()):
             try:
@@ -123,6 +141,8 @@ class _Batch:
 
     def _finish(self, index: int, outcome) -> None:
         del self.flying[index]
+        if index < 0:
+            return
         self.results[index] = outcome
         if self.done:
             self.done(index, outcome)

@@ -11,7 +11,17 @@ from ..workers.child import serve
 # Name → "module:function", imported at first use. A job takes keyword arguments and returns something JSON can hold.
 COMMANDS = {
     "build": "convgen.emit:build_kernel",
+    "load": "convgen.emit.worker:load",
 }
+
+
+def load() -> str:
+    """Import the compiler ahead of the first job; returns its version."""
+    import tvm
+
+    from . import build  # noqa: F401
+
+    return tvm.__version__
 
 
 def main() -> None:

@@ -33,26 +33,25 @@ def baseline(workload: str, threads: int, budget: float = 0.3, seed: int = 0) ->
 
 
 class TorchBaseline:
-    """Times baselines on demand; `microseconds` is None where torch is missing, the operator has none, or it fails."""
+    """Times baselines on demand; `time` is None where torch is missing, the operator has none, or it fails."""
 
     def __init__(self, target: dict):
         self.threads = int(target.get("threads", 1))
         self.possible = importlib.util.find_spec("torch") is not None
         self._worker: Worker | None = None
 
-    def microseconds(self, workload_id: str, longest: float = 120.0) -> float | None:
-        """Median µs of the baseline; the reason of a failure goes to the log, once per workload."""
+    def time(self, workload_id: str, longest: float = 120.0) -> dict | None:
+        """median_us, min_us and so on of the baseline; the reason of a failure goes to the log."""
         if not self.possible or "@" in workload_id.partition(":")[0]:  # the child knows the catalogue, not the caller's own file
             return None
         if self._worker is None:
             self._worker = Worker("convgen.tune.baseline", env=measuring_environment(self.threads), memory=0,
                                   timeout_kind="run_timeout")
         try:
-            answer = self._worker.request({"cmd": "baseline", "workload": workload_id, "threads": self.threads}, longest)
+            return self._worker.request({"cmd": "baseline", "workload": workload_id, "threads": self.threads}, longest)
         except WorkerError as error:
             log.warning("%s: PyTorch baseline not measured (%s)", workload_id, error)
             return None
-        return answer["median_us"] if answer else None
 
     def close(self) -> None:
         """End the worker."""

@@ -44,6 +44,7 @@ class LocalBuilder:
             folder.mkdir()
             jobs.append({"description": description, "target": self.target, "choice": choice, "directory": str(folder), "symbol": symbol})
         begun = time.monotonic()
+        self._service.preload()
         outcomes = self._service.build_many(jobs, self._timeout(), deadline=deadline)
         self._slowest = max(self._slowest, time.monotonic() - begun)
         return [self._link(job, outcome) if isinstance(outcome, dict) else outcome for job, outcome in zip(jobs, outcomes)]

@@ -109,7 +109,7 @@ class Context:
         if task is not None:
             best = task.best
             message |= {"workload": task.workload.id, "trial": task.attempts, "trials": self.trials, "best_us": best.least_us if best else None,
-                        "torch_us": task.torch_us, "failures": dict(task.failures)}
+                        "torch_us": task.torch["min_us"] if task.torch else None, "failures": dict(task.failures)}
             if task.row is not None:
                 message["row"] = task.row
         self.progress(message)

@@ -133,7 +133,8 @@ class _Run:
         """Confirm an earlier result, or measure the default so that there is one whatever happens next."""
         context = self.context
         if task.tuned:
-            task.torch_us = task.previous.record.get("torch_us")
+            record = task.previous.record
+            task.torch = {"median_us": record["torch_us"], "min_us": record["torch_min_us"]} if "torch_min_us" in record else None
             if confirm(task, self.final):
                 return
             log.warning("%s: its record does not stand any more, it is tuned again", task.workload.id)
@@ -141,8 +142,8 @@ class _Run:
         if task.seeds and not context.late() and not task.finished:
             task.batch(1)
         left = context.left()
-        if context.environment.baseline is not None and task.torch_us is None and (left is None or left / len(self.tasks) > BASELINE_NEEDS):
-            task.torch_us = context.environment.baseline.microseconds(task.workload.id, 120.0 if left is None else left / 2)
+        if context.environment.baseline is not None and task.torch is None and (left is None or left / len(self.tasks) > BASELINE_NEEDS):
+            task.torch = context.environment.baseline.time(task.workload.id, 120.0 if left is None else left / 2)
             context.report("trial", task)
 
     def _give_inputs(self, task: Task) -> None:

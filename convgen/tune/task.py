@@ -59,7 +59,7 @@ class Task:
         self.digests: dict[str, Trial] = {}
         self.attempts = 0
         self.stale = 0
-        self.torch_us: float | None = None
+        self.torch: dict | None = None  # median_us and min_us of the PyTorch baseline
         self.curve: list[tuple[float, int, float]] = []
         self.stopped: str | None = None
         self.row: Row | None = None
@@ -258,7 +258,7 @@ class Task:
             row.note = row.note or f"the machine was busy while measuring: undisturbed it took {chosen.least_us:.4g} µs"
         row.us, row.spread, row.default_ratio = chosen.median_us, chosen.spread_us, default_ratio
         row.record = record or self.record(chosen, 1)
-        row.baseline_ratio = self.torch_us / chosen.median_us if self.torch_us else None
+        row.baseline_ratio = self.torch["min_us"] / chosen.least_us if self.torch else None
         return row
 
     # -- records ------------------------------------------------------------------------------------------------------------
@@ -278,8 +278,8 @@ class Task:
                   "dims": self.description["dims"], "attributes": self.description.get("attributes", {}),
                   "layout": self.description.get("layout"), "dtypes": dtypes_of(self.description),
                   "versions": self.context.environment.versions()}
-        if self.torch_us is not None:
-            record["torch_us"] = round(self.torch_us, 3)
+        if self.torch is not None:
+            record |= {"torch_us": round(self.torch["median_us"], 3), "torch_min_us": round(self.torch["min_us"], 3)}
         return record
 
     def save(self, record: dict) -> None:

@@ -101,7 +101,7 @@ class Worker:
         self.process: subprocess.Popen | None = None
         self.jobs = 0
         self.starts = 0
-        self.busy = False
+        self._busy = False
         self._deadline = self._limit = 0.0
         self._directory: str | None = None
         self._owner = -1
@@ -113,7 +113,7 @@ class Worker:
     def start(self) -> None:
         """Start the child if none runs; raises WorkerError("crash") if it does not come up."""
         if self._owner != os.getpid():  # after a fork the child belongs to the other process: forget it, never kill it
-            self.process, self._directory, self.busy, self._owner = None, None, False, os.getpid()
+            self.process, self._directory, self._busy, self._owner = None, None, False, os.getpid()
         if self.process is not None and self.process.poll() is None:
             return
         self.kill()
@@ -130,11 +130,23 @@ class Worker:
             answer = self._wait()
             if isinstance(answer, dict) and "ready" in answer:
                 break
-        self.busy = False
+        self._busy = False
+
+    @property
+    def busy(self) -> bool:
+        """True while a request of this process is in flight."""
+        return self._busy and self._owner == os.getpid()
+
+    @property
+    def running(self) -> bool:
+        """True if the child is up and belongs to this process."""
+        return self.process is not None and self._owner == os.getpid() and self.process.poll() is None
 
     def kill(self) -> None:
         """End the child and everything it started, at once."""
-        process, self.process, self.busy = self.process, None, False
+        process, self.process, self._busy = self.process, None, False
+        if self._owner != os.getpid():  # a fork's copy: child and folder are the other process's
+            self._directory = None
         if process is not None and self._owner == os.getpid():
             if process.returncode is None:  # not reaped, so its number cannot belong to someone else
                 try:
@@ -198,7 +210,7 @@ class Worker:
         answer = self._wait(until)
         if answer is None:
             return False, None
-        self.busy = False
+        self._busy = False
         if not isinstance(answer, dict) or not ("ok" in answer or "error" in answer):
             self.kill()
             raise WorkerError(self.crash_kind, "the worker answered something that is no answer")
@@ -212,7 +224,7 @@ class Worker:
     # -- the pipe -----------------------------------------------------------------------------------------------------------
 
     def _arm(self, timeout: float) -> None:
-        self.busy, self._limit, self._deadline = True, timeout, time.monotonic() + timeout
+        self._busy, self._limit, self._deadline = True, timeout, time.monotonic() + timeout
 
     def _write(self, data: bytes) -> None:
         target = self.process.stdin.fileno()

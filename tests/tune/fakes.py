@@ -191,9 +191,9 @@ class FakeBaseline:
     def __init__(self, us=500.0):
         self.us, self.asked = us, []
 
-    def microseconds(self, workload_id, longest=120.0):
+    def time(self, workload_id, longest=120.0):
         self.asked.append(workload_id)
-        return self.us
+        return {"median_us": self.us * 1.05, "min_us": self.us}
 
     def close(self):
         pass

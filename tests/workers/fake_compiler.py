@@ -59,7 +59,7 @@ def build(description, target, choice, directory, symbol):
 
 
 def main():
-    serve({"build": build, "version": "platform:python_version"}, default_kind="compile_error")
+    serve({"build": build, "load": time.time, "version": "platform:python_version"}, default_kind="compile_error")
 
 
 main()

@@ -135,6 +135,17 @@ def test_batch_runs_in_parallel_and_keeps_order(service):
     assert len({o["pid"] for o in outcomes}) == 2
 
 
+def test_preload_is_waited_for_not_lost(service):
+    two = service(2)
+    two.preload()
+    assert two.build(**job("ok"))["symbol"] == "cg_1"
+    assert [o["symbol"] for o in two.build_many([job("ok")] * 4, 20.0)] == ["cg_1"] * 4
+    two.close()
+    two.preload()
+    os.kill(two._workers[1].process.pid, signal.SIGKILL)
+    assert [o["symbol"] for o in two.build_many([job("ok")] * 4, 20.0)] == ["cg_1"] * 4
+
+
 def test_batch_deadline_leaves_the_rest_undone(service):
     outcomes = service().build_many([job("ok"), job("hang"), job("ok")], 20.0, deadline=time.monotonic() + 1.0)
     assert outcomes[0]["symbol"] == "cg_1" and outcomes[1].kind == "compile_timeout" and outcomes[2] is None
@@ -183,6 +194,22 @@ def test_workers_end_with_their_parent_however_it_ends():
         parent.send_signal(end) if end else parent.stdin.write("\n")
         parent.communicate(timeout=20)
         assert gone(pid)
+
+
+def test_fork_leaves_the_parents_worker_alone(service):
+    one = service()
+    first = one.build(**job("ok"))
+    child = os.fork()
+    if child == 0:
+        try:
+            one.close()
+            other = one.build(**job("ok"))["pid"]
+            one.close()
+            os._exit(0 if other != first["pid"] else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert one.build(**job("ok"))["pid"] == first["pid"] and os.path.isdir(first["cwd"])
 
 
 def test_worker_that_cannot_start_is_a_crash():
