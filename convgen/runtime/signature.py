@@ -11,7 +11,7 @@ from typing import Any, Mapping, Sequence
 
 from convgen.errors import ArgumentError, NoKernel
 from convgen.runtime.attributes import canonical, symbol_values
-from convgen.runtime.sizes import evaluate, symbols, text
+from convgen.runtime.sizes import evaluate, solve, symbols, text
 
 
 @dataclass(frozen=True)
@@ -207,14 +207,13 @@ def _unify(signature: dict, tensors, values: Mapping, facts: Mapping) -> dict:
                 later.append((name, axis, tree, size))
     known = {**values, **dims}
     for name, axis, tree, size in later:  # a size such as C*M or O//groups may be the only place that M or O appears
-        unknown = symbols(tree) - known.keys()
-        if len(unknown) == 1:
-            symbol = unknown.pop()
-            dims[symbol] = known[symbol] = _solve(tree, symbol, size, known)
+        solution = solve(tree, size, known)
+        if solution:
+            dims[solution[0]] = known[solution[0]] = solution[1]
     for name, axis, tree, size in later:
         unknown = symbols(tree) - known.keys()
         if unknown:
-            raise ArgumentError(f"{operator}: dimension {axis} of {name} is {text(tree)}, and nothing gives {', '.join(sorted(unknown))}")
+            raise ArgumentError(f"{operator}: dimension {axis} of {name} is {text(tree)} = {size}, and no {' and '.join(sorted(unknown))} fits")
         expected = evaluate(tree, known)
         if expected != size:
             origin = f" (from {source[tree]})" if isinstance(tree, str) and tree in source else ""
@@ -223,24 +222,6 @@ def _unify(signature: dict, tensors, values: Mapping, facts: Mapping) -> dict:
             left = "" if isinstance(tree, int) else f"{text(tree)} = "
             raise ArgumentError(f"{operator}: dimension {axis} of {name} must be {left}{expected}{origin}, got {size}")
     return dims
-
-
-def _solve(tree, symbol: str, size, known: Mapping):
-    """The value of the one unknown symbol that makes a tree equal to `size`; the caller checks that it does (7 = C*M may not)."""
-    if tree == symbol:
-        return size
-    op, left, right = tree
-    inside, other = (left, right) if symbol in symbols(left) else (right, left)
-    value = evaluate(other, known)
-    if op == "*" and value:
-        return _solve(inside, symbol, size // value, known)
-    if op == "//" and inside is left:
-        return _solve(inside, symbol, size * value, known)
-    if op == "+":
-        return _solve(inside, symbol, size - value, known)
-    if op == "-":
-        return _solve(inside, symbol, size + value if inside is left else value - size, known)
-    raise ArgumentError(f"{symbol} cannot be read from a dimension {text(tree)} = {size}")
 
 
 def _plain(shape) -> str:

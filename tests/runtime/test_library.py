@@ -197,10 +197,34 @@ def test_selftest_and_warmup(library_path):
     assert lib.explain("conv2d", X, W, padding=1).threads == torch.get_num_threads()
 
 
-def test_selftest_finds_a_kernel_with_the_wrong_result(damaged):
-    path, edit = damaged
-    edit(lambda d: [k.update(golden={"limit": 3, "sha256": "0" * 64}) for k in d["variants"][0]["kernels"] if k["symbol"] == "cg_edge_run"])
-    with pytest.raises(LibraryError, match="edge2d:.* is not healthy here: its result is not the one stored"):
+SICK = """
+#include <string.h>
+typedef struct {{ float* data; }} Tensor;
+typedef struct {{ int type; unsigned zero; Tensor* p; }} Any;
+int __tvm_ffi_cg_sick_run(void* self, const Any* args, int n, Any* result) {{
+  float* y = args[1].p->data;
+  static int calls;
+  {body}
+  return 0;
+}}
+"""
+
+
+@pytest.mark.parametrize("body, problem", [
+    ("memset(y, 0, 143 * 4);", "it leaves a part of its output unwritten"),
+    ("memset(y, 0, 145 * 4);", "it writes outside its output"),
+    ("memset(y - 1, 0, 145 * 4);", "it writes outside its output"),
+    ("memset(y, ++calls, 144 * 4);", "its result depends on the number of threads"),
+    ("return -1;", "it failed: .*without a message"),
+])
+def test_selftest_finds_sick_kernels(kernels, tmp_path, body, problem):
+    (tmp_path / "k.c").write_text(SICK.format(body=body))
+    subprocess.run(["gcc", "-O1", "-fPIC", "-c", "k.c"], cwd=tmp_path, check=True)
+    target, entries = kernels["x86:avx2"]
+    entry = next(e for e in entries if e["symbol"] == "cg_edge_run")
+    sick = {**entry, "symbol": "cg_sick_run", "object": str(tmp_path / "k.o")}
+    path = link_library({"x86:avx2": (target, [sick])}, SIGNATURES, tmp_path / "sick.cvg", "sick")
+    with pytest.raises(LibraryError, match=f"the kernel of edge2d:.* is not healthy here: {problem}"):
         open_unregistered(path).selftest()
 
 
