@@ -166,12 +166,13 @@ def deform_conv2d(w, x, offset, weight, mask=None):
     import torch.nn.functional as F
     a, (n, c, h, wd) = w.attributes, x.shape
     (o, _, kh, kw), (p, q), dg = weight.shape, offset.shape[2:], w.dims["DG"]
-    offset = offset.reshape(n, dg, kh * kw, 2, p, q)
+    wide = torch.promote_types(x.dtype, torch.float32)  # half precision has no room for coordinates
+    offset = offset.to(wide).reshape(n, dg, kh * kw, 2, p, q)
     columns = []
-    rows = torch.arange(p, dtype=x.dtype) * a["stride"][0] - a["padding"][0][0]
-    cols = torch.arange(q, dtype=x.dtype) * a["stride"][1] - a["padding"][1][0]
+    rows = torch.arange(p, dtype=wide) * a["stride"][0] - a["padding"][0][0]
+    cols = torch.arange(q, dtype=wide) * a["stride"][1] - a["padding"][1][0]
     for g in range(dg):
-        part = x[:, g * (c // dg):(g + 1) * (c // dg)]
+        part = x[:, g * (c // dg):(g + 1) * (c // dg)].to(wide)
         taps = []
         for t in range(kh * kw):
             y = rows[:, None] + (t // kw) * a["dilation"][0] + offset[:, g, t, 0]
@@ -181,7 +182,7 @@ def deform_conv2d(w, x, offset, weight, mask=None):
             taps.append(v if mask is None else v * mask[:, g * kh * kw + t].unsqueeze(1))
         columns.append(torch.stack(taps, 2))
     groups = a["groups"]
-    col = torch.cat(columns, 1).reshape(n, groups, c // groups * kh * kw, p * q)
+    col = torch.cat(columns, 1).to(x.dtype).reshape(n, groups, c // groups * kh * kw, p * q)
     return torch.matmul(weight.reshape(groups, o // groups, -1), col).reshape(n, o, p, q)
 
 
@@ -190,8 +191,9 @@ def deform_conv2d_gather(w, x, offset, weight, mask=None):
     import torch
     a, (n, c, h, wd) = w.attributes, x.shape
     (o, _, kh, kw), (p, q), dg, groups = weight.shape, offset.shape[2:], w.dims["DG"], a["groups"]
-    offset = offset.reshape(n, dg, kh, kw, 2, p, q)
-    along = lambda count, d: torch.arange(count, dtype=x.dtype) * d
+    wide = torch.promote_types(x.dtype, torch.float32)  # half precision has no room for coordinates
+    offset = offset.to(wide).reshape(n, dg, kh, kw, 2, p, q)
+    along = lambda count, d: torch.arange(count, dtype=wide) * d
     rows = (along(p, a["stride"][0]) - a["padding"][0][0])[:, None] + along(kh, a["dilation"][0])[:, None, None, None]
     cols = (along(q, a["stride"][1]) - a["padding"][1][0]) + along(kw, a["dilation"][1])[:, None, None]
     y, z = rows + offset[..., 0, :, :], cols + offset[..., 1, :, :]  # [N, DG, KH, KW, P, Q]
@@ -203,7 +205,7 @@ def deform_conv2d_gather(w, x, offset, weight, mask=None):
             weight_here = wy * wz * ((row >= 0) & (row < h) & (col >= 0) & (col < wd))
             if mask is not None:
                 weight_here = weight_here * mask.reshape(n, dg, kh, kw, p, q)
-            at = (row.clamp(0, h - 1) * wd + col.clamp(0, wd - 1)).long().reshape(n * dg, -1)
+            at = (row.clamp(0, h - 1).long() * wd + col.clamp(0, wd - 1).long()).reshape(n * dg, -1)
             value = value + torch.gather(pixels, 1, at.unsqueeze(-1).expand(-1, -1, c // dg)) * weight_here.reshape(n * dg, -1, 1)
-    value = value.reshape(n, dg, kh * kw, p * q, c // dg).permute(0, 1, 4, 2, 3).reshape(n, groups, c // groups * kh * kw, p * q)
+    value = value.to(x.dtype).reshape(n, dg, kh * kw, p * q, c // dg).permute(0, 1, 4, 2, 3).reshape(n, groups, c // groups * kh * kw, p * q)
     return torch.matmul(weight.reshape(groups, o // groups, -1), value).reshape(n, o, p, q)

@@ -63,6 +63,19 @@ def test_storage_and_memory_of_samples(name, dtype, layout):
             assert v.is_contiguous()
 
 
+@every_operator
+@pytest.mark.parametrize("dtype, unit", [("float16", 2.0**-11), ("bfloat16", 2.0**-8)])
+def test_formulations_keep_half_precision(name, dtype, unit):
+    w = small(OPERATORS[name], dtype=dtype)
+    tensors = w.sample()
+    y, condition, n = w.program.reference_with_bound({k: v.double().numpy() for k, v in tensors.items()})
+    bound = 2 * min(n, 4 * np.sqrt(n)) * unit * condition + unit * np.abs(y)  # PyTorch may round every intermediate tensor to storage
+    for call in w.formulations(**tensors).values():
+        found = call()
+        assert found.dtype == getattr(torch, dtype)
+        assert (np.abs(found.double().numpy() - y) <= bound).all()
+
+
 @pytest.mark.parametrize("name", [name for name, op in OPERATORS.items() if op.epilogue])
 @pytest.mark.parametrize("activation", [None, "relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "hardswish"])
 def test_epilogue_follows_the_plain_operator(name, activation):
