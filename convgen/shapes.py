@@ -53,5 +53,5 @@ def _attribute(spec: dict, rng):
     if kind == "bool":
         return bool(rng.integers(2))
     if kind == "str" and spec.get("choices"):
-        return str(rng.choice(spec["choices"]))
+        return spec["choices"][rng.integers(len(spec["choices"]))]
     return spec["default"]

@@ -61,10 +61,7 @@ class Operator:
                  optional: str = "", channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None):
         self.fn, self.name, self.module = fn, fn.__name__, fn.__module__
         self.citation, self._workloads = cite, tuple(workloads)
-        self.formulations = dict(formulations or {})
-        if baseline is not None and baseline not in self.formulations.values():
-            self.formulations = {"torch": baseline, **self.formulations}
-        self.baseline = baseline if baseline is not None else next(iter(self.formulations.values()), None)
+        self.formulations = ({"torch": baseline} if baseline is not None else {}) | (formulations or {})  # the first is the baseline
         self.optional, self.channel_axis, self.epilogue = tuple(optional.split()), channel_axis, epilogue
         self.dims, self.dim_defaults = [], {}
         for d in dims.split():
@@ -110,6 +107,11 @@ class Operator:
         """The stages in index notation, for the first published workload."""
         from .formula import formula
         return formula(self.workloads()[0].program) if self._workloads else f"{self.name} (no workload to print a formula for)"
+
+    @property
+    def baseline(self):
+        """What people run in PyTorch today: f(workload, **tensors) -> tensor, or None."""
+        return next(iter(self.formulations.values()), None)
 
     def workloads(self) -> list:
         """The shapes of published models."""
@@ -200,7 +202,7 @@ def operator(*, dims: str, cite: str | None = None, baseline=None, workloads=(),
     """Declare an operator.
 
     dims: the sizes a workload gives, as capital letters in order, "M=1" for a default. cite: paper. baseline(w, **tensors): the typical PyTorch
-    formulation. formulations: several of them by label, for benchmarks; the first is the baseline unless one is named. workloads: published shapes, as ids
+    formulation. formulations: several by label, for benchmarks, the typical one first; instead of baseline or beside it. workloads: published shapes, as ids
     without the name. positional: order of the call's positional arguments where PyTorch has the function; default: tensors, then keywords. optional: names
     of tensors that a workload may leave out. channel_axis: which output axis bias follows. epilogue: whether bias, activation and residual may be appended.
     """

@@ -145,7 +145,10 @@ class Workload:
         return self._bound(self.op.baseline, tensors)()
 
     def formulations(self, **tensors) -> dict:
-        """label → call without arguments, for every PyTorch formulation of this operator; parameters are already folded where one folds them."""
+        """label → call without arguments, for every PyTorch formulation of this operator, the baseline first.
+
+        Parameters are already folded where one folds them, as ours are when they are bound: benchmarks time these calls.
+        """
         return {label: self._bound(f, tensors) for label, f in self.op.formulations.items()}
 
     def _bound(self, f, tensors):

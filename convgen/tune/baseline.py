@@ -29,7 +29,8 @@ def baseline(workload: str, threads: int, budget: float = 0.3, seed: int = 0) ->
     torch.set_num_threads(threads)
     tensors = case.sample(seed)
     with torch.inference_mode():
-        return timing.measure(lambda: case.baseline(**tensors), budget)
+        call = next(iter(case.formulations(**tensors).values()))  # parameters folded beforehand, as ours are
+        return timing.measure(call, budget)
 
 
 class TorchBaseline:
