@@ -6,6 +6,8 @@ from convgen.errors import LibraryError
 from convgen.runtime import manifest as manifests
 from convgen.runtime.variants import obstacle
 
+_FACTS = ("id", "symbol", "origin", "threads", "workspace", "measured_us", "torch_us")
+
 
 def inspect(path) -> dict:
     """Facts about the library at `path` as JSON: name, sha256, versions, operators, and per variant its target, whether this
@@ -20,12 +22,13 @@ def inspect(path) -> dict:
         except LibraryError as error:
             damage.append(str(error))
     return {
-        "path": manifest.path, "name": data["name"], "sha256": manifest.sha256, "format": data["format"], "convgen": data.get("convgen"),
-        "tvm": data.get("tvm"), "tvm_ffi_min": data["tvm_ffi_min"], "bytes": sum(f["size"] for f in data["files"].values()), "damage": damage,
+        "path": manifest.path, "name": data["name"], "sha256": manifest.sha256, "format": data["format"],
+        "convgen": data.get("convgen"), "tvm": data.get("tvm"), "tvm_ffi_min": data["tvm_ffi_min"],
+        "bytes": sum(f["size"] for f in data["files"].values()), "damage": damage,
         "operators": {n: [s.get("summary", "") for s in o["signatures"]] for n, o in data["operators"].items()},
         "variants": [
             {"target": v["target"]["name"], "file": v["file"], "obstacle": obstacle(v),
-             "kernels": [{k: e.get(k) for k in ("id", "symbol", "origin", "threads", "workspace", "measured_us", "torch_us")} for e in v["kernels"]]}
+             "kernels": [{fact: kernel.get(fact) for fact in _FACTS} for kernel in v["kernels"]]}
             for v in data["variants"]
         ],
     }
@@ -34,7 +37,8 @@ def inspect(path) -> dict:
 def to_text(facts: dict) -> str:
     """The facts of `inspect` for people."""
     lines = [f"{facts['name']}  {facts['bytes']} bytes  sha256 {facts['sha256']}",
-             f"format {facts['format']}, made by convgen {facts['convgen']} with TVM {facts['tvm']}, needs apache-tvm-ffi {facts['tvm_ffi_min']} or later"]
+             f"format {facts['format']}, made by convgen {facts['convgen']} with TVM {facts['tvm']}, "
+             f"needs apache-tvm-ffi {facts['tvm_ffi_min']} or later"]
     lines += [f"damaged: {problem}" for problem in facts["damage"]]
     for variant in facts["variants"]:
         state = "runs here" if variant["obstacle"] is None else f"does not run here: {variant['obstacle']}"

@@ -14,9 +14,10 @@ from typing import Mapping, Sequence
 
 from convgen.errors import LibraryError
 from convgen.export import manifest as manifests
+from convgen.runtime import cpu
 from convgen.runtime.manifest import MANIFEST, SHIM, read
 
-_SHIM_SOURCE = Path(__file__).parent.parent / "runtime" / "shim.c"
+_SHIM_SOURCES = Path(__file__).parent.parent / "runtime"
 # Bound to their own definitions, so that no library loaded earlier can slip in its own hooks or half-float helpers.
 _SHARED = ["-shared", "-fPIC", "-Wl,--build-id=none", "-Wl,-Bsymbolic", "-Wl,-z,now", "-Wl,-z,noexecstack", "-s"]
 # What a kernel library leaves to others: the error function of tvm_ffi, and the optional hooks that start-up code declares.
@@ -26,7 +27,8 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 _EXPORTS = "{ global: __tvm_ffi_*; __TVMBackend*; local: *; };"
 
 
-def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], signatures: Mapping[str, Sequence[dict]], path, name: str) -> str:
+def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], signatures: Mapping[str, Sequence[dict]], path,
+                 name: str) -> str:
     """Write the library `path` (a folder) and return its path.
 
     kernels_by_variant: {target name: (target JSON, [kernel entry with "object", the path of its object file])}.
@@ -37,6 +39,9 @@ def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], 
         raise LibraryError(f"a library's name must be an identifier, got {name!r}")
     if not kernels_by_variant:
         raise LibraryError("a library needs kernels for at least one target")
+    for target, _ in kernels_by_variant.values():
+        if target.get("family", cpu.family()) != cpu.family():
+            raise LibraryError(f"a library for {target['name']} must be linked on a machine of that family; this one is {cpu.family()}")
     path = Path(path)
     _may_replace(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,9 +85,9 @@ def link_objects(objects: Sequence, path) -> None:
 def compile_shim(path) -> None:
     """Compile the runtime shim to a shared object."""
     path = Path(path)
-    # By relative name from its own folder: the path of this installation must not reach the file.
-    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(path.absolute()), _SHIM_SOURCE.name, "-ldl", "-lpthread"],
-         "compiling the runtime shim", cwd=_SHIM_SOURCE.parent)
+    # By relative names from their own folder: the path of this installation must not reach the file.
+    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(path.absolute()), *sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")),
+          "-ldl", "-lpthread"], "compiling the runtime shim", cwd=_SHIM_SOURCES)
 
 
 def foreign_symbols(path) -> set[str]:

@@ -14,7 +14,8 @@ TVM_FFI_MIN = "0.1.14"
 TVM = "0.27.0.post1"
 
 
-def build(name: str, convgen_version: str, signatures: Mapping[str, Sequence[dict]], variants: Sequence[dict], files: Mapping[str, Path]) -> dict:
+def build(name: str, convgen_version: str, signatures: Mapping[str, Sequence[dict]], variants: Sequence[dict],
+          files: Mapping[str, Path]) -> dict:
     """The manifest of a library. `files` are the finished files by name; `variants` in the order in which they were asked for."""
     return {
         "format": FORMAT,

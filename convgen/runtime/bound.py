@@ -8,9 +8,10 @@ from typing import Any, Mapping
 
 from convgen.errors import ArgumentError, NoKernel
 from convgen.runtime import arrays, fallback
+from convgen.runtime.attributes import symbol_values
 from convgen.runtime.dispatch import Kernel, matches
 from convgen.runtime.layout import strides_of
-from convgen.runtime.serve import Found, Server, output_view, refuse_gradients, views
+from convgen.runtime.serve import Server, output_view, refuse_gradients, views
 from convgen.runtime.signature import Operator, Resolved, _listed
 from convgen.runtime.sizes import evaluate
 
@@ -38,7 +39,8 @@ class Bound:
     `update` takes new ones. Several threads may call one bound call at once, also while another updates it.
     """
 
-    def __init__(self, server: Server, operator: Operator, missing: fallback.Missing, parameters: Mapping[str, Any], attributes: Mapping[str, Any]):
+    def __init__(self, server: Server, operator: Operator, missing: fallback.Missing, parameters: Mapping[str, Any],
+                 attributes: Mapping[str, Any]):
         self._server, self._operator, self._missing = server, operator, missing
         self._attributes = dict(attributes)
         for name in parameters:
@@ -68,8 +70,10 @@ class Bound:
         if tensor is not None and inputs and not named and type(inputs[0]) is tensor:
             ready = state.ready.get(inputs[0].shape)
             if ready is not None and (len(inputs) == 1 or all([type(t) is tensor for t in inputs])) and (out is None or type(out) is tensor):
-                if torch.is_grad_enabled() and (state.wants_gradient or any([t.requires_grad for t in inputs]) or out is not None and out.requires_grad):
-                    self._refuse(state, inputs, out)
+                if torch.is_grad_enabled():
+                    wants = state.wants_gradient or out is not None and out.requires_grad
+                    if wants or any([t.requires_grad for t in inputs]):
+                        self._refuse(state, inputs, out)
                 run, shape, strides, dtype = ready
                 result = torch.empty_strided(shape, strides, dtype=dtype, device=self._cpu) if out is None else out
                 try:
@@ -90,7 +94,8 @@ class Bound:
             found, plan = self._plan(state, seen)
         except NoKernel as problem:
             everything = {**tensors, **state.given}
-            return self._missing(problem, self._operator, {n: everything[n] for n in self._operator.tensors if n in everything}, self._attributes, out)
+            ordered = {n: everything[n] for n in self._operator.tensors if n in everything}
+            return self._missing(problem, self._operator, ordered, self._attributes, out)
         first = next(iter(seen.values()))
         result, in_place = server.run(found, plan, seen, output_view(name, out, found, first))
         if in_place and first.kind == "torch" and found.direct(plan) and not named and plan.names == tuple(tensors):
@@ -98,7 +103,8 @@ class Bound:
             self._tensor, self._cpu = torch.Tensor, torch.device("cpu")
             if len(state.ready) >= 256:
                 state.ready.clear()
-            state.ready[tensors[plan.names[0]].shape] = (plan.run, found.call.output_shape, found.output_strides, getattr(torch, plan.output.dtype))
+            dtype = getattr(torch, plan.output.dtype)
+            state.ready[tensors[plan.names[0]].shape] = (plan.run, found.call.output_shape, found.output_strides, dtype)
         return result
 
     def _inputs(self, inputs, named) -> dict:
@@ -172,27 +178,27 @@ class Bound:
         for signature in self._operator.signatures:
             names = {t["name"]: t["dtype"] for t in signature["tensors"]}
             if names == entry["dtypes"]:
-                known = {s["name"]: s for s in signature["attributes"]}
                 values = dict(dims)
-                for name, spec in known.items():
-                    from convgen.runtime.attributes import symbol_values
-
-                    values.update(symbol_values(spec, kernel.attributes[name]))
-                return {t["name"]: (tuple(evaluate(d, values) for d in t["dims"]), t["dtype"]) for t in signature["tensors"] if t["kind"] == "input"}
+                for spec in signature["attributes"]:
+                    values.update(symbol_values(spec, kernel.attributes[spec["name"]]))
+                inputs = [t for t in signature["tensors"] if t["kind"] == "input"]
+                return {t["name"]: (tuple(evaluate(d, values) for d in t["dims"]), t["dtype"]) for t in inputs}
         return {}
 
     def _no_candidate(self, state: _State) -> str:
         shapes = ", ".join(f"{n} {v.dtype} {v.shape}" for n, v in state.seen.items())
         attributes = ", ".join(f"{n}={_listed(v)}" for n, v in self._attributes.items())
         ids = "; ".join(k.entry["id"] for k in self._server.table.all(self.operator)[:3]) or "none at all"
-        return f"bind: no kernel of {self.operator} fits {shapes or 'no parameters'}{' with ' + attributes if attributes else ''}; the library holds {ids}"
+        what = (shapes or "no parameters") + (f" with {attributes}" if attributes else "")
+        return f"bind: no kernel of {self.operator} fits {what}; the library holds {ids}"
 
     def update(self, **parameters) -> None:
         """Take new values for some parameters; the others are read again from the tensors given before. Calls see all or none."""
         with self._update_lock:
             for name in parameters:
                 if name not in self._state.given:
-                    raise ArgumentError(f"update: this call was bound with {', '.join(self._state.given) or 'no parameters'}, not with {name}")
+                    bound = ", ".join(self._state.given) or "no parameters"
+                    raise ArgumentError(f"update: this call was bound with {bound}, not with {name}")
             self._state = self._make({**self._state.given, **parameters})
 
     def check(self) -> list[str]:

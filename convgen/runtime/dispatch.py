@@ -39,7 +39,8 @@ class Table:
         for entry in entries:
             operator = operators.get(entry["operator"])
             if operator is None:
-                raise LibraryError(f"the kernel {entry['id']} belongs to the operator {entry['operator']}, which the manifest does not describe")
+                raise LibraryError(f"the kernel {entry['id']} belongs to the operator {entry['operator']}, "
+                                   "which the manifest does not describe")
             general = frozenset(d for d, p in entry["dims"].items() if not isinstance(p, int))
             self._kernels[entry["operator"]].append(Kernel(entry, operator.canonical_attributes(entry["attributes"]), general))
         # A library that holds an operator in one format only serves tensors that are both formats in that one.
@@ -61,7 +62,8 @@ class Table:
     def _nearest(self, call: Resolved, layouts: Sequence[str]) -> str:
         def differences(kernel: Kernel) -> list[str]:
             entry = kernel.entry
-            found = [f"{d}={p if isinstance(p, int) else 'any'}" for d, p in entry["dims"].items() if d in call.dims and not fits(p, call.dims[d])]
+            other = {d: p for d, p in entry["dims"].items() if d in call.dims and not fits(p, call.dims[d])}
+            found = [f"{d}={p if isinstance(p, int) else 'any'}" for d, p in other.items()]
             found += [f"{n}={v}" for n, v in kernel.attributes.items() if n in call.attributes and v != call.attributes[n]]
             if _layout(kernel) not in layouts:
                 found.append(_layout(kernel))
@@ -79,7 +81,8 @@ def _layout(kernel: Kernel) -> str:
 
 
 def _same_tensors(entry: dict, call: Resolved) -> bool:
-    return entry["dtypes"] == {t["name"]: t["dtype"] for t in call.signature["tensors"]} and entry["output_dtype"] == call.signature["output"]["dtype"]
+    dtypes = {t["name"]: t["dtype"] for t in call.signature["tensors"]}
+    return entry["dtypes"] == dtypes and entry["output_dtype"] == call.signature["output"]["dtype"]
 
 
 def matches(kernel: Kernel, call: Resolved, layout: str) -> bool:

@@ -13,7 +13,7 @@ class Explanation:
 
     kernel: str                      # workload id
     symbol: str
-    how: str                         # "exact", "any batch", "any shape", or "torch" when the call falls back to PyTorch
+    how: str                         # "exact", "any batch" or "any shape"
     origin: str | None               # where the record came from: "exact", "near", "default"
     target: str
     refused: tuple                   # (target, reason) of the library's other variants
@@ -31,7 +31,8 @@ class Explanation:
         return asdict(self)
 
     def __str__(self) -> str:
-        lines = [f"{self.kernel}", f"  kernel {self.symbol} ({self.how} match, record: {self.origin or 'unknown'}) for {self.target}, {self.layout}"]
+        match = f"{self.how} match, record: {self.origin or 'unknown'}"
+        lines = [self.kernel, f"  kernel {self.symbol} ({match}) for {self.target}, {self.layout}"]
         lines += [f"  variant {name} not taken: {why}" for name, why in self.refused]
         if self.copies:
             lines.append(f"  copied at each call: {', '.join(self.copies)}")
@@ -40,7 +41,9 @@ class Explanation:
         tuned = f", tuned for {self.tuned_threads}" if self.tuned_threads else ""
         lines.append(f"  {self.threads} threads now{tuned}; {self.workspace} bytes of scratch memory")
         if self.measured_us is not None:
-            against = "" if self.torch_us is None else f", PyTorch {self.torch_us:.1f} µs" + (" (faster)" if self.torch_us < self.measured_us else "")
+            against = ""
+            if self.torch_us is not None:
+                against = f", PyTorch {self.torch_us:.1f} µs" + (" (faster)" if self.torch_us < self.measured_us else "")
             lines.append(f"  measured {self.measured_us:.1f} µs when tuned{against}")
         return "\n".join(lines)
 

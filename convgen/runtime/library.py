@@ -167,7 +167,8 @@ def load(path, *, expect_sha256: str | None = None, on_missing: str = "error", n
             if known.sha256 != manifest.sha256:
                 raise LibraryError(f"another library named {name!r} is loaded (from {known.path}); use load(path, name=...) to have both")
             if known.on_missing != on_missing:
-                raise LibraryError(f"the library {name!r} is loaded with on_missing={known.on_missing!r}; use load(path, name=...) for another")
+                raise LibraryError(f"the library {name!r} is loaded with on_missing={known.on_missing!r}; "
+                                   "use load(path, name=...) for another")
             _register(known)
             return known
         library = Library(manifest, name, on_missing)

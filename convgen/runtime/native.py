@@ -17,7 +17,7 @@ DTYPES = {
 }
 ALIGNMENT = 64
 SERIAL_AFTER_FORK = 1 << 24
-# `reason` of a refused call, in the order of the enum in shim.c.
+# `reason` of a refused call, in the order of the enum in shim_plan.c.
 REASONS = ("", "count", "kind", "device", "dtype", "shape", "strides", "alignment", "overlap")
 CALL, HELD, SCRATCH = 0, 1, 2
 

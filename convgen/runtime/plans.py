@@ -59,7 +59,7 @@ class Builder:
             slots[tensor["name"]] = (CALL, len(names))
             names.append(tensor["name"])
             program.calls.append(wanted(call, tensor, entry["layout"]))
-        output = {"name": OUTPUT, "dtype": entry["output_dtype"], "kind": "input", **{k: call.signature["output"][k] for k in ("dims", "spatial")}}
+        output = {"name": OUTPUT, "kind": "input", "dtype": entry["output_dtype"], "spatial": call.signature["output"]["spatial"]}
         slots[OUTPUT] = (CALL, len(names))
         program.calls.append(wanted(call, output, entry["layout"], call.output_shape))
         for name, memory in (held or {}).items():
@@ -136,7 +136,8 @@ class Builder:
         else:
             return
         if not right:
-            raise LibraryError(f"the kernel {entry['symbol']} takes {argument['name']} as {argument['dtype']} {shape}, and the call gives {given}")
+            raise LibraryError(f"the kernel {entry['symbol']} takes {argument['name']} as {argument['dtype']} {shape}, "
+                               f"and the call gives {given}")
 
 
 def physical_shape(argument: Mapping, call: Resolved) -> tuple[int, ...]:

@@ -128,7 +128,7 @@ def refusal(status: int, operator: str, plan: Plan) -> ArgumentError:
     """A plan's complaint about tensors that passed the checks in Python: memory that overlaps, in practice."""
     why, index = native.reason(status)
     name = [*plan.names, "out"][index]
-    return ArgumentError(f"{operator}: the memory of {name} overlaps an input" if why == "overlap" else f"{operator}: {name} has a wrong {why}")
+    return ArgumentError(f"{operator}: " + (f"the memory of {name} overlaps an input" if why == "overlap" else f"{name} has a wrong {why}"))
 
 
 def fits(view: arrays.View, wanted: native.Wanted) -> bool:
