@@ -27,6 +27,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
     if reason is not None:
         raise EmitError(f"{program.id}: {reason}")
     made = plan.make(program, choice, target["lanes"]["float32"])
+    workspace = plan.staged_bytes(made)  # before lowering makes the batch symbolic
     lowered = lower.lower(made, symbol)
     try:
         run = schedules.apply(lowered.run, lowered.blocks, choice, target)
@@ -45,7 +46,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         "attributes": program.attributes, "layout": program.layout, "dtypes": {t.name: t.dtype for t in program.tensors}, "output_dtype": program.output.dtype,
         "symbol": f"{symbol}_run", "args": lowered.args, "align": ALIGNMENT,
         "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None,
-        "workspace": plan.staged_bytes(made), "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
+        "workspace": workspace, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
         "origin": "default", "measured_us": None, "torch_us": None, "object": path, "hash": program.hash,
     }
 
