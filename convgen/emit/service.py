@@ -29,14 +29,19 @@ class CompileService:
                  max_jobs: int = 200, max_rss: int = 3 << 30, env: Mapping[str, str] | None = None):
         # One thread per worker: parallel compiles are the service's business, and the pool's threads would be killed with it.
         env = {"TVM_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", **(env or {})}
-        self._workers = [Worker(command, env=env, memory=memory, max_jobs=max_jobs, max_rss=max_rss)
-                         for _ in range(max(1, workers))]
+        self._new = lambda: Worker(command, env=env, memory=memory, max_jobs=max_jobs, max_rss=max_rss)
+        self._workers = [self._new() for _ in range(max(1, workers))]
         self._lock = threading.RLock()
 
     @property
     def workers(self) -> int:
         """How many jobs may compile at once."""
         return len(self._workers)
+
+    def grow(self, workers: int) -> None:
+        """Have at least that many workers."""
+        with self._lock:
+            self._workers += [self._new() for _ in range(workers - len(self._workers))]
 
     def build(self, description: dict, target: dict, choice: dict | None, directory: str, symbol: str,
               timeout: float = COMPILE_TIMEOUT) -> dict:
@@ -148,13 +153,14 @@ class _Batch:
             self.done(index, outcome)
 
 
-_shared: dict[int, CompileService] = {}
+_shared: list[CompileService] = []
 _shared_lock = threading.Lock()
 
 
 def shared_service(workers: int = 1) -> CompileService:
-    """The process-wide service with that many workers, started at first use and ended with the process."""
+    """The process's one service, with at least that many workers; each loads the compiler once and ends with the process."""
     with _shared_lock:
-        if workers not in _shared:
-            _shared[workers] = CompileService(workers)
-        return _shared[workers]
+        if not _shared:
+            _shared.append(CompileService(workers))
+        _shared[0].grow(workers)
+        return _shared[0]

@@ -91,11 +91,14 @@ class LocalRunner:
         np.savez(given_path(self.folder, description["id"]), **tensors)
 
     def measure(self, path: str, entry: dict, description: dict, best_us: float | None = None,
-                longest: float | None = None) -> Measurement:
-        """Quick oracle and time; `best_us` bounds how long a bad candidate may take, `longest` (seconds) the whole call."""
+                longest: float | None = None, cold: bool = False) -> Measurement:
+        """Quick oracle and time; `best_us` bounds how long a bad candidate may take, `longest` (seconds) the whole call.
+
+        `cold` evicts the caches before every call that is timed.
+        """
         self.warm(description, longest)
         answer = self._ask("measure", self._limit(description, best_us, longest), path=path, entry=entry, description=description,
-                           target=self.target, budget=self.budget, hopeless_us=best_us * 4 if best_us else None)
+                           target=self.target, budget=self.budget, hopeless_us=best_us * 4 if best_us else None, cold=cold)
         verdict = answer["verdict"]
         return Measurement(**answer["time"], ratio=verdict["ratio"], oracles=verdict["oracles"])
 

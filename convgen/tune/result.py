@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 class Row:
     """One workload. Times in microseconds; ratios say how many times faster than the other (above 1 is faster), None if unknown.
 
-    `spread` is the interquartile range; `trials` counts candidates tried, earlier runs included; `failures` counts them by kind;
+    `us` and `spread` are median and interquartile range of the final race; ratios and `curve` compare least times, which other
+    work on the machine does not change. `trials` counts candidates tried, earlier runs included; `failures` counts them by kind;
     `record` is the winning record (None if nothing passed); `curve` holds (seconds, trials, best µs) of this run; `note` says
     why the workload has no result or was stopped.
     """

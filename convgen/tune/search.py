@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 from contextlib import closing
 from typing import Any, Callable, Iterable, Mapping
 
-from ..errors import TuneError
+from ..errors import TargetError, TuneError
 from .context import Context, Environment
 from .finals import confirm, settle
 from .interrupt import Interrupts
@@ -32,7 +33,8 @@ def tune(workloads, target="native", seconds: float | None = None, trials: int |
     workload, those of earlier runs included. With neither, stops when the model expects to save under 1 %.
     logs: record folder(s) read first, the first is written to. A workload that was tuned before costs one re-measure unless
     `retune`. progress: called with a dict per event (store, trial, row, done). strategy: "model", or "random" for comparison.
-    workers: parallel compile processes (default: one per core). Raises TuneError for arguments that cannot be tuned.
+    workers: parallel compile processes (default: one per core). Raises TuneError for arguments that cannot be tuned and
+    TargetError for a target that this machine cannot run.
     """
     counts = _counted(workloads)
     if strategy not in ("model", "random"):
@@ -41,6 +43,8 @@ def tune(workloads, target="native", seconds: float | None = None, trials: int |
         if value is not None and not value > 0:
             raise TuneError(f"{name} must be positive, got {value!r}")
     machine = target if isinstance(target, dict) else _resolved(target)
+    if environment is None:
+        _possible_here(machine)
     store = Store.open(logs)
     with Interrupts() as interrupts, closing(environment or local_environment(machine, workers)) as env:
         context = Context(env, machine, store, seed, trials, retune, strategy, progress, begun=env.clock(), interrupts=interrupts)
@@ -62,6 +66,17 @@ def _resolved(target: Any) -> dict:
 
         target = resolve(target)
     return target.to_json()
+
+
+def _possible_here(target: dict) -> None:
+    """Refuse in one sentence what cannot be compiled or measured on this machine."""
+    from ..targets import Target
+
+    if importlib.util.find_spec("tvm") is None:
+        raise ModuleNotFoundError("tuning needs apache-tvm: pip install 'convgen[tune]'", name="tvm")
+    missing = Target.runs_here(target["features"])
+    if missing:
+        raise TargetError(f"tuning for {target['name']} measures on this machine, which lacks {', '.join(missing)}")
 
 
 def _counted(workloads) -> dict[Any, int]:

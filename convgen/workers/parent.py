@@ -76,7 +76,7 @@ _spawner = _Spawner()
 def _environment(extra: Mapping[str, str] | None, memory: int) -> dict[str, str]:
     env = dict(os.environ)
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    installed = [os.path.abspath(p) for p in site.getsitepackages()] if hasattr(site, "getsitepackages") else []
+    installed = [os.path.abspath(p) for p in (*site.getsitepackages(), site.getusersitepackages())]
     if root not in installed:  # a checkout that was only put on sys.path
         env["PYTHONPATH"] = os.pathsep.join([root] + [p for p in [env.get("PYTHONPATH")] if p])
     env.update(extra or {})

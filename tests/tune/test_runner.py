@@ -43,6 +43,7 @@ def test_measures_checks_and_races(runner, folder, description):
         taken = runner.measure(path, entry(SHAPE, packed), description)
         assert 0 < taken.min_us <= taken.median_us < 1e5 and taken.repeats >= 7 and taken.oracles == "EG"
         assert runner.check(path, entry(SHAPE, packed), description)["oracles"] == "EFG"
+    assert runner.measure(path, entry(SHAPE, packed), description, cold=True).repeats >= 7
     candidates = [(compile_kernel(folder, "right", p), entry(SHAPE, p)) for p in (False, True)]
     rows = runner.race(candidates, description, taken.median_us, rounds=4, budget=0.05)
     assert [len(r) for r in rows["median"]] == [4, 4] and min(map(min, rows["least"])) > 0

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from convgen.errors import TuneError, WorkerError
+from convgen.errors import TargetError, TuneError, WorkerError
 from convgen.tune import tune
 from convgen.tune.records import choice_key, read
 from tests.tune.fakes import TARGET, FakeBaseline, FakeBuilder, FakeClock, FakeRunner, FakeWorkload, WideSpace, environment, formula, wide_formula, wrong
@@ -250,6 +250,9 @@ def test_arguments_are_checked(tmp_path):
             go(bad, tmp_path)
     with pytest.raises(TuneError, match="seconds must be positive"):
         go(FakeWorkload(), tmp_path, seconds=-1)
+    elsewhere = {**TARGET, "name": "fake", "features": ["quantum"]}
+    with pytest.raises(TargetError, match="fake measures on this machine, which lacks quantum"):
+        tune(FakeWorkload(), elsewhere, logs=str(tmp_path))
     with pytest.raises(TuneError, match="strategy"):
         go(FakeWorkload(), tmp_path, strategy="luck")
 
