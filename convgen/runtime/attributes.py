@@ -57,8 +57,8 @@ def canonical(operator: str, spec: Mapping, value: Any, window: list | None = No
             refuse(f"at least {spec.get('minimum', 0)}")
         return int(value)
     if kind == "float":
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            refuse("a number")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value - value != 0:  # neither infinite nor nan
+            refuse("a finite number")
         return float(value)
     if kind == "bool":
         if not isinstance(value, bool):
@@ -67,6 +67,8 @@ def canonical(operator: str, spec: Mapping, value: Any, window: list | None = No
     choices = spec.get("choices")
     if choices and value not in choices:
         refuse("one of " + ", ".join(repr(c) for c in choices))
+    if not choices and not isinstance(value, str):
+        refuse("a text")
     return value
 
 

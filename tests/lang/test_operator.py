@@ -239,5 +239,9 @@ def test_attributes_of_every_kind_pass_through_the_id():
     assert w.id.split(":", 1)[1] == "n8+,c4,long2,k1x2x3;size=-1x0x2,pad=0_3,n=-7,f=1e-30,b=true,s=zz:f16.f32.bf16:nlc"
     again = parse(w.id, operator=kinds)
     assert again == w and again.attributes == w.attributes and again.flags == w.flags == {"any_batch": True}
+    for wrong, message in (({"s": 5}, "kinds: s must be a text, got 5"), ({"s": "a,b"}, "kinds: s must consist of letters"), ({"f": float("nan")}, "f must be a finite number, got nan"),
+                           ({"f": "1"}, "f must be a finite number, got '1'"), ({"b": 1}, "b must be True or False, got 1"), ({"n": -10}, "n must be at least -9, got -10")):
+        with pytest.raises(ArgumentError, match=message):
+            kinds(N=1, LONG=2, kernel=1, **wrong)
     plain = kinds(N=1, LONG=2, kernel=1)
     assert plain.id.split(":", 1)[1] == "n1,long2,k1x1x1:f32.f32.f32:ncl"

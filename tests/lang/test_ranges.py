@@ -37,7 +37,7 @@ def indices(draw, depth=4):
     return E.binary(op, left, draw(indices(depth - 1)))
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(indices())
 def test_interval_holds_and_simplification_changes_nothing(e):
     lo, hi = interval(e, EXTENTS)
