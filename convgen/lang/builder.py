@@ -282,7 +282,8 @@ class Builder:
             self._materialise(value, [], None, "out", axes)
         self._check_reads()
         output = TensorSpec("out", "output", [tree_of(a.size) for a in axes], tuple(value_of(a.size) for a in axes), trace.dtype, self._output_spatial)
-        return Program(self._operator, tensors=trace.tensors, stages=trace.stages, output=output, when=trace.guards, checks=trace.checks, flags=flags, **program)
+        return Program(self._operator, tensors=trace.tensors, stages=trace.stages, output=output, when=trace.guards, checks=trace.checks,
+                       flags=flags, **program)
 
     def _check_reads(self):
         sizes_of = {t.name: t.shape for t in self._trace.tensors} | {s.name: s.shape for s in self._trace.stages}
@@ -290,7 +291,8 @@ class Builder:
             found = outside(stage, sizes_of)
             if found:
                 tensor, d, (lo, hi), n = found
-                self._refuse(f"the stage {stage.name} reads {tensor} at {lo} to {hi} of dimension {d}, which has {n} elements; pad it, clamp the index or use o.select")
+                self._refuse(f"the stage {stage.name} reads {tensor} at {lo} to {hi} of dimension {d}, "
+                             f"which has {n} elements; pad it, clamp the index or use o.select")
 
     # -- composition --------------------------------------------------------------------------------------------------
     def _nested(self, operator, dims, given) -> "Builder":

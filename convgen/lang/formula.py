@@ -18,7 +18,8 @@ def expression(e: E.Expr, outer=0) -> str:
     if e.op == "load":
         name, padding = e.data
         mode = "" if padding is None or padding.mode == "zeros" else f"_{padding.mode}"
-        inside = ", ".join(expression(a) + (f" - {_amount(p[0])}" if padding and _amount(p[0]) != "0" else "") for a, p in zip(e.args, padding.amounts if padding else [(0, 0)] * len(e.args)))
+        before = [_amount(p[0]) for p in padding.amounts] if padding else ["0"] * len(e.args)
+        inside = ", ".join(expression(a) + (f" - {b}" if b != "0" else "") for a, b in zip(e.args, before))
         return f"{name}{mode}[{inside}]"
     if e.op in _PRECEDENCE:
         own = _PRECEDENCE[e.op]

@@ -61,7 +61,8 @@ class Stage:
 
     def to_json(self):
         ax = lambda a: [a.name, tree_of(a.size), value_of(a.size)]
-        return {"name": self.name, "axes": [ax(a) for a in self.axes], "reduce": [ax(a) for a in self.reduce], "combiner": self.combiner, "body": E.to_json(self.body)}
+        return {"name": self.name, "axes": [ax(a) for a in self.axes], "reduce": [ax(a) for a in self.reduce], "combiner": self.combiner,
+                "body": E.to_json(self.body)}
 
     @staticmethod
     def from_json(d):

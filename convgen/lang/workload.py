@@ -105,7 +105,8 @@ class Workload:
         types = ".".join(SHORT[d] for d in (self.dtype, self.acc_dtype, self.out_dtype))
         rank = min(max(len(p.output.spatial), 1), 3)
         layout = (_FIRST if self.layout == "channels_first" else _LAST)[rank]
-        flags = sorted([f for f, on in self.flags.items() if on and f != "any_batch"] + ([f"act={self.attributes['activation']}"] if op.epilogue and self.attributes["activation"] else []))
+        activation = self.attributes["activation"] if op.epilogue else None
+        flags = sorted([f for f in self.flags if f != "any_batch"] + ([f"act={activation}"] if activation else []))
         return f"{name}:{','.join(dims)}" + (";" + ",".join(attrs) if attrs else "") + f":{types}:{layout}" + (":" + ",".join(flags) if flags else "")
 
     def __eq__(self, other):
@@ -247,7 +248,8 @@ def make(op, kw) -> Workload:
             check_text(op.name, n, attributes[n])
         scope |= A.symbol_values(spec, attributes[n])
     if kw:
-        raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {', '.join([*op.dims, *op.attributes, *flag_names(op)])}, kernel, dtype, acc_dtype, out_dtype and layout")
+        known = ", ".join([*op.dims, *op.attributes, *flag_names(op)])
+        raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {known}, kernel, dtype, acc_dtype, out_dtype and layout")
     attributes = {n: attributes[n] for n in op.attributes}
     return Workload(op, {d: dims[d] for d in op.dims}, attributes, flags, dtype, acc, out, layout)
 
