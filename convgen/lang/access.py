@@ -6,17 +6,23 @@ spatial = that partner; channel = reduced, alone in its index; batch, group and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import expr as E
+from .ranges import simplify
 from .size import value_of
 
 
 def extents(stage) -> dict:
     """Axis name → extent, output axes first."""
     return {a.name: value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+
+
+def specialised(program):
+    """The program with every index as plain as these sizes allow: what emitting and scheduling look at."""
+    return replace(program, stages=[replace(s, body=simplify(s.body, extents(s))) for s in program.stages])
 
 
 def linear(e: E.Expr):

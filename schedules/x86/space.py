@@ -24,7 +24,7 @@ class Space(KnobSpace):
     version = 1
 
     def __init__(self, description: dict, target: dict):
-        self.program, self.target = Program.from_json(description), target
+        self.program, self.target = access.specialised(Program.from_json(description)), target
         self.lanes, self.registers = target["lanes"]["float32"], target["vector_registers"]
         self.anchors = P.anchors(self.program)
         self.domains = {"algorithm": ["direct"]}
