@@ -58,7 +58,8 @@ class Operator:
     """
 
     def __init__(self, fn: Callable, dims: str, cite: str | None, baseline=None, workloads=(), positional: str | None = None,
-                 optional: str = "", channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None):
+                 optional: str = "", channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None, convolution: Callable | None = None):
+        self.convolution = convolution
         self.fn, self.name, self.module = fn, fn.__name__, fn.__module__
         self.citation, self._workloads = cite, tuple(workloads)
         self.formulations = ({"torch": baseline} if baseline is not None else {}) | (formulations or {})  # the first is the baseline
@@ -198,14 +199,15 @@ def _plain(value):
 
 
 def operator(*, dims: str, cite: str | None = None, baseline=None, workloads=(), positional: str | None = None, optional: str = "",
-             channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None):
+             channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None, convolution: Callable | None = None):
     """Declare an operator.
 
     dims: the sizes a workload gives, as capital letters in order, "M=1" for a default. cite: paper. baseline(w, **tensors): the typical PyTorch
     formulation. formulations: several by label, for benchmarks, the typical one first; instead of baseline or beside it. workloads: published shapes, as ids
     without the name. positional: order of the call's positional arguments where PyTorch has the function; default: tensors, then keywords. optional: names
     of tensors that a workload may leave out. channel_axis: which output axis bias follows. epilogue: whether bias, activation and residual may be appended.
+    convolution(w, **parameters): the ordinary convolution that a workload is (see convgen/ops/plain.py), where libraries that know only those can do it.
     """
     def wrap(fn):
-        return Operator(fn, dims, cite, baseline, workloads, positional, optional, channel_axis, epilogue, formulations)
+        return Operator(fn, dims, cite, baseline, workloads, positional, optional, channel_axis, epilogue, formulations, convolution)
     return wrap

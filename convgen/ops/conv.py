@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..lang import choice, integer, ints, operator, pads
-from . import torch_forms
+from . import plain, torch_forms
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 _LENGTHS = {1: "L", 2: "H W", 3: "D H W"}
@@ -83,14 +83,14 @@ def _direct(rank):
     return "x weight bias stride padding dilation groups"
 
 
-@operator(dims="N C O L K", cite="torch.nn.functional.conv1d", baseline=torch_forms.conv, positional=_direct(1),
+@operator(dims="N C O L K", cite="torch.nn.functional.conv1d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_direct(1),
           workloads=["n16,c512,o512,l1024,k3;padding=1:f32.f32.f32:ncl", "n16,c512,o512,l1024,k3;padding=4,dilation=4:f32.f32.f32:ncl", "n1,c64,o64,l1024,k5;padding=2:f32.f32.f32:nlc"])
 def conv1d(o, *, stride=ints(1), padding=pads(1), dilation=ints(1), groups=integer(), padding_mode=choice(*MODES)):
     """1-D convolution (cross-correlation), as torch.nn.functional.conv1d."""
     return convolve(o, 1, stride, padding, dilation, groups, padding_mode)
 
 
-@operator(dims="N C O H W KH KW", cite="torch.nn.functional.conv2d", baseline=torch_forms.conv, positional=_direct(2),
+@operator(dims="N C O H W KH KW", cite="torch.nn.functional.conv2d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_direct(2),
           workloads=["n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nchw", "n1,c128,o128,h28,w28,k3x3;padding=1:f32.f32.f32:nchw",
                      "n1,c256,o256,h14,w14,k3x3;padding=1:f32.f32.f32:nchw", "n1,c512,o512,h7,w7,k3x3;padding=1:f32.f32.f32:nchw",
                      "n1,c64,o256,h56,w56,k1x1:f32.f32.f32:nchw", "n1,c3,o64,h224,w224,k7x7;stride=2,padding=3:f32.f32.f32:nchw"])
@@ -99,7 +99,7 @@ def conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integ
     return convolve(o, 2, stride, padding, dilation, groups, padding_mode)
 
 
-@operator(dims="N C O D H W KD KH KW", cite="torch.nn.functional.conv3d", baseline=torch_forms.conv, positional=_direct(3),
+@operator(dims="N C O D H W KD KH KW", cite="torch.nn.functional.conv3d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_direct(3),
           workloads=["n1,c32,o32,d32,h32,w32,k3x3x3;padding=1:f32.f32.f32:ncdhw", "n1,c16,o32,d8,h56,w56,k3x3x3;padding=1,dilation=2:f32.f32.f32:ncdhw:act=relu,bias"])
 def conv3d(o, *, stride=ints(3), padding=pads(3), dilation=ints(3), groups=integer(), padding_mode=choice(*MODES)):
     """3-D convolution (cross-correlation), as torch.nn.functional.conv3d."""
@@ -109,21 +109,21 @@ def conv3d(o, *, stride=ints(3), padding=pads(3), dilation=ints(3), groups=integ
 _TRANSPOSED = "x weight bias stride padding output_padding groups dilation"
 
 
-@operator(dims="N C O L K", cite="torch.nn.functional.conv_transpose1d", baseline=torch_forms.conv_transpose, positional=_TRANSPOSED,
+@operator(dims="N C O L K", cite="torch.nn.functional.conv_transpose1d", baseline=torch_forms.conv_transpose, convolution=plain.transposed, positional=_TRANSPOSED,
           workloads=["n1,c128,o64,l256,k16;stride=8,padding=4:f32.f32.f32:ncl"])
 def conv_transpose1d(o, *, stride=ints(1), padding=pads(1), output_padding=ints(1, 0, 0), groups=integer(), dilation=ints(1)):
     """1-D transposed convolution, as torch.nn.functional.conv_transpose1d."""
     return convolve_transposed(o, 1, stride, padding, output_padding, groups, dilation)
 
 
-@operator(dims="N C O H W KH KW", cite="torch.nn.functional.conv_transpose2d", baseline=torch_forms.conv_transpose, positional=_TRANSPOSED,
+@operator(dims="N C O H W KH KW", cite="torch.nn.functional.conv_transpose2d", baseline=torch_forms.conv_transpose, convolution=plain.transposed, positional=_TRANSPOSED,
           workloads=["n1,c128,o64,h28,w28,k4x4;stride=2,padding=1:f32.f32.f32:nchw", "n1,c64,o64,h32,w32,k3x3;stride=2,padding=1,output_padding=1:f32.f32.f32:nchw"])
 def conv_transpose2d(o, *, stride=ints(2), padding=pads(2), output_padding=ints(2, 0, 0), groups=integer(), dilation=ints(2)):
     """2-D transposed convolution, as torch.nn.functional.conv_transpose2d."""
     return convolve_transposed(o, 2, stride, padding, output_padding, groups, dilation)
 
 
-@operator(dims="N C O D H W KD KH KW", cite="torch.nn.functional.conv_transpose3d", baseline=torch_forms.conv_transpose, positional=_TRANSPOSED,
+@operator(dims="N C O D H W KD KH KW", cite="torch.nn.functional.conv_transpose3d", baseline=torch_forms.conv_transpose, convolution=plain.transposed, positional=_TRANSPOSED,
           workloads=["n1,c64,o32,d8,h16,w16,k2x2x2;stride=2:f32.f32.f32:ncdhw"])
 def conv_transpose3d(o, *, stride=ints(3), padding=pads(3), output_padding=ints(3, 0, 0), groups=integer(), dilation=ints(3)):
     """3-D transposed convolution, as torch.nn.functional.conv_transpose3d."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ..errors import ArgumentError
 from ..lang import choice, ints, normal, operator, pads, rows, uniform
-from . import torch_forms
+from . import plain, torch_forms
 from .conv import MODES, check_padding, output_axes
 
 
-@operator(dims="N C M=1 H W KH KW", cite="torch.nn.functional.conv2d with groups = in_channels", baseline=torch_forms.depthwise_conv2d,
+@operator(dims="N C M=1 H W KH KW", cite="torch.nn.functional.conv2d with groups = in_channels", baseline=torch_forms.depthwise_conv2d, convolution=plain.depthwise,
           positional="x weight bias stride padding dilation",
           workloads=["n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nchw", "n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nhwc", "n1,c64,h56,w56,k7x7;padding=9,dilation=3:f32.f32.f32:nhwc",
                      "n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nchw", "n1,c512,h14,w14,k27x27;padding=13:f32.f32.f32:nhwc", "n1,c144,h56,w56,k3x3;stride=2,padding=1:f32.f32.f32:nchw"])
@@ -61,7 +61,7 @@ DILATED_BRANCHES = {  # K: [(kernel, dilation)], UniRepLKNet (arXiv:2311.15599),
 BATCH_NORM = rows(uniform(0.5, 1.5), normal(0, 0.1), normal(0, 0.1), uniform(0.5, 1.5))  # scale, shift, mean, variance after training
 
 
-@operator(dims="N C H W KH KW", cite="arXiv:2311.15599", formulations={"merged": torch_forms.REPARAM_MERGED, "branches": torch_forms.dilated_reparam},
+@operator(dims="N C H W KH KW", cite="arXiv:2311.15599", formulations={"merged": torch_forms.REPARAM_MERGED, "branches": torch_forms.dilated_reparam}, convolution=plain.merged_branches,
           workloads=["n1,c160,h28,w28,k13x13:f32.f32.f32:nchw", "n1,c320,h14,w14,k13x13:f32.f32.f32:nhwc", "n1,c640,h7,w7,k13x13:f32.f32.f32:nhwc"])
 def dilated_reparam_conv2d(o, *, eps: float = 1e-5):
     """UniRepLKNet's dilated re-parameterisation block: a large depthwise kernel and parallel dilated small ones, each with its batch norm.
