@@ -11,8 +11,8 @@ from convgen.lang.builder import ACTIVATIONS
 from convgen.ops.table import TABLE
 
 OPERATORS = {op.name: op for op in TABLE}
-repeatable = settings(max_examples=20, deadline=None, derandomize=True)
-brief = settings(repeatable, max_examples=8)
+repeatable = settings(max_examples=16, deadline=None, derandomize=True)
+brief = settings(repeatable, max_examples=6)
 
 _WINDOW_OF = {"D": ("KD", 0), "H": ("KH", 1), "W": ("KW", 2), "L": ("K", 0)}
 _DIVISORS = ("G", "HEADS", "DG")
