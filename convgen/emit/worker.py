@@ -6,22 +6,25 @@ reaches the user's process.
 
 from __future__ import annotations
 
-from ..workers.child import serve
-
-# Name → "module:function", imported at first use. A job takes keyword arguments and returns something JSON can hold.
-COMMANDS = {
-    "build": "convgen.emit:build_kernel",
-    "load": "convgen.emit.worker:load",
-}
+from ..workers.child import import_without_torch, serve
 
 
 def load() -> str:
     """Import the compiler ahead of the first job; returns its version."""
-    import tvm
+    import_without_torch("tvm")
+    return import_without_torch("convgen.emit.build").tvm.__version__
 
-    from . import build  # noqa: F401
 
-    return tvm.__version__
+def build(**job) -> dict:
+    """`convgen.emit.build_kernel` in this process."""
+    load()
+    from . import build_kernel
+
+    return build_kernel(**job)
+
+
+# Name → function or "module:function" (imported at first use). A job takes keyword arguments and returns something JSON can hold.
+COMMANDS = {"build": build, "load": load}
 
 
 def main() -> None:

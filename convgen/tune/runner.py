@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import WorkerError
-from ..workers.child import serve
+from ..workers.child import import_without_torch, serve
 from . import timing
 from .cases import CaseBook
 from .kernel import NativeKernel, open_shim
@@ -135,6 +135,7 @@ COMMANDS: dict[str, Any] = {"warm": warm, "check": check, "measure": measure, "r
 
 def main() -> None:
     """Serve until the parent closes the pipe."""
+    import_without_torch("tvm_ffi")
     serve(COMMANDS, default_kind="crash")
 
 

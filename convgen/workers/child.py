@@ -47,6 +47,18 @@ def _private_channel() -> tuple[int, int]:
     return requests, answers
 
 
+def import_without_torch(module: str):
+    """Import a module that would bring torch along if it could: 2 s per worker, and an LLVM that clashes with the compiler's."""
+    absent = "torch" not in sys.modules
+    if absent:
+        sys.modules["torch"] = None  # makes `import torch` fail, which is how tvm_ffi learns that there is none
+    try:
+        return importlib.import_module(module)
+    finally:
+        if absent:
+            del sys.modules["torch"]
+
+
 def resident_bytes() -> int:
     """Resident memory of this process in bytes (0 where /proc is missing)."""
     try:
