@@ -9,6 +9,7 @@ import tvm
 
 from .. import schedules
 from ..errors import EmitError
+from ..lang import access
 from ..lang.program import Program
 from . import lower, plan
 
@@ -20,7 +21,8 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
 
     `choice` None means the space's default. Raises EmitError for a choice outside the space, or one that TVM cannot schedule.
     """
-    program = Program.from_json(description)
+    described = Program.from_json(description)
+    program = access.specialised(described)
     space = schedules.space(description, target)
     choice = space.default() if choice is None else choice
     reason = space.valid(choice)
@@ -47,7 +49,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         "symbol": f"{symbol}_run", "args": lowered.args, "align": ALIGNMENT,
         "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None,
         "workspace": workspace, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
-        "origin": "default", "measured_us": None, "torch_us": None, "object": path, "hash": program.hash,
+        "origin": "default", "measured_us": None, "torch_us": None, "object": path, "hash": described.hash,
     }
 
 
