@@ -1,6 +1,6 @@
 """The test library: its signatures, its kernels compiled once per session, and the folder they are linked into.
 
-Fixtures are imported by the conftest.py of the rooms that use them.
+Its fixtures are imported by conftest.py.
 """
 
 import json

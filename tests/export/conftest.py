@@ -1,1 +1,0 @@
-from tests.kernel_library import kernels, library_path  # noqa: F401
