@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..emit.service import COMPILE_TIMEOUT, shared_service
 from ..errors import Error, WorkerError
+from ..workers.scratch import scratch_folder
 
 
 @dataclass
@@ -30,7 +30,7 @@ class LocalBuilder:
         self.target = target
         self.workers = workers or len(os.sched_getaffinity(0))
         self._service = shared_service(self.workers)
-        self._root = tempfile.mkdtemp(prefix="convgen-build-")
+        self._root = scratch_folder("build")
         self._count = 0
         self._slowest = 0.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from typing import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from ..errors import WorkerError
 from ..workers import Worker
+from ..workers.scratch import scratch_folder
 from .cases import given_path
 
 # glibc maps outputs above 128 KiB anew for every call and pays page faults for each: up to 8 times slower. Everyone who is
@@ -50,7 +50,7 @@ class LocalRunner:
 
     def __init__(self, target: dict, budget: float = 0.1, *, command="convgen.tune.runner", memory: int | None = None):
         self.target, self.budget = target, budget
-        self.folder = tempfile.mkdtemp(prefix="convgen-cases-")
+        self.folder = scratch_folder("cases")
         self._worker = Worker(command, env=measuring_environment(target.get("threads", 1)), memory=memory, max_jobs=400,
                               max_rss=8 << 30, timeout_kind="run_timeout")
         self._warm: set[tuple[str, int]] = set()

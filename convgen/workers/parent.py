@@ -13,13 +13,13 @@ import signal
 import site
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
 from typing import Any, Mapping, Sequence
 
 from ..errors import WorkerError
+from .scratch import scratch_folder
 
 log = logging.getLogger("convgen")
 
@@ -117,7 +117,7 @@ class Worker:
         if self.process is not None and self.process.poll() is None:
             return
         self.kill()
-        self._directory = tempfile.mkdtemp(prefix="convgen-worker-")  # so that a stray file cannot land in the user's folder
+        self._directory = scratch_folder("worker")  # so that a stray file cannot land in the user's folder
         self._buffer = self._errors = b""
         self.process = _spawner.popen(
             self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._directory,

@@ -12,6 +12,7 @@ import pytest
 
 from convgen.emit.service import CompileService
 from convgen.errors import WorkerError
+from convgen.workers.scratch import sweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -215,6 +216,16 @@ def test_fork_leaves_the_parents_worker_alone(service):
 def test_worker_that_cannot_start_is_a_crash():
     with pytest.raises(WorkerError, match="code 1.*No module named"):
         CompileService(command=[sys.executable, "-m", "no_such_module_here"]).build(**job("ok"))
+
+
+def test_folders_of_dead_processes_are_swept(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = [f"convgen-worker-{dead.pid}-ab_c", f"convgen-worker-{os.getpid()}-abc", "convgen-worker-notes-abc", "other-worker-1-abc"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    sweep(str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names[1:])
 
 
 def test_scratch_folders_are_removed(service):
