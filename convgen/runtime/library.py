@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import sys
 import threading
 from collections import Counter
 from typing import Any
@@ -19,6 +21,7 @@ from convgen.runtime.serve import Server, views
 from convgen.runtime.signature import Operator
 
 _loaded: dict[str, "Library"] = {}
+_shims: dict[str, native.Shim] = {}
 _lock = threading.RLock()
 
 
@@ -40,7 +43,7 @@ class Library:
         content = {file: manifests.verified_bytes(manifest, file) for file in sorted(data["files"])}
         operators = {n: Operator(n, o["signatures"]) for n, o in data["operators"].items()}
         table = Table(operators, variant["kernels"])
-        shim = native.Shim(manifests.pin(content[manifests.SHIM], f"convgen-{name}-shim"))
+        shim = _shim(content[manifests.SHIM])
         shared = native.open_library(manifests.pin(content[variant["file"]], f"convgen-{name}-kernels"))
         shim.attach(shared)
         for entry in variant["kernels"]:
@@ -186,9 +189,16 @@ def open_unregistered(path, *, expect_sha256: str | None = None, convert: bool =
     return Library(manifest, manifest.data["name"], "error", convert)
 
 
-def _register(library: Library) -> None:
-    import sys
+def _shim(content: bytes) -> native.Shim:
+    """The shim of these bytes; libraries of one convgen release share it, and with it the scratch memory of each thread."""
+    digest = hashlib.sha256(content).hexdigest()
+    with _lock:
+        if digest not in _shims:
+            _shims[digest] = native.Shim(manifests.pin(content, "convgen-shim"))
+        return _shims[digest]
 
+
+def _register(library: Library) -> None:
     if "torch" in sys.modules:
         library.register()
 

@@ -96,7 +96,7 @@ def open_library(path: str) -> ctypes.CDLL:
 
 
 class Shim:
-    """The shim of one loaded library."""
+    """A loaded shim."""
 
     def __init__(self, path: str):
         import tvm_ffi

@@ -181,6 +181,14 @@ def test_self_description(lib):
     assert "conv2d" in dir(lib) and repr(lib.conv2d) == "<operator conv2d(x, weight, bias, stride, padding, groups)>"
 
 
+def test_many_libraries_cost_one_descriptor_each(library_path):
+    open_unregistered(library_path)
+    before = len(os.listdir("/proc/self/fd"))
+    libraries = [open_unregistered(library_path) for _ in range(5)]
+    assert len(os.listdir("/proc/self/fd")) == before + 5
+    assert all(torch.equal(lib.conv2d(X, W, padding=1), WANTED) for lib in libraries)
+
+
 def test_stats_count_calls(library_path):
     lib = open_unregistered(library_path)
     f = lib.bind("conv2d", weight=W, padding=1)
