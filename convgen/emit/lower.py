@@ -29,6 +29,7 @@ class Block:
     reads: list = field(default_factory=list)  # names of copy blocks made for this one
     producers: list = field(default_factory=list)  # names of earlier stages whose results it reads
     vec: str = ""
+    tiles: tuple = (None, None)  # axes of the register tile, innermost first
 
 
 @dataclass
@@ -205,7 +206,7 @@ class _Lowering:
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
                                  [(a.name, "window" if a.name in roles.window else "channel") for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
-                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec))
+                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec)))
 
     def output(self):
         """The output tensor: the last tiles through the epilogue, or a map of its own."""

@@ -126,8 +126,8 @@ def make(program, choice: dict, lanes: int) -> Plan:
         vec, width = _vector(program, stage, choice, plans, lanes)
         ext = access.extents(stage)
         if stage.combiner:
-            for axis, tile in ((choice.get(f"{stage.name}.axis1"), choice.get(f"{stage.name}.tile1", 1)), (choice.get(f"{stage.name}.axis2"), choice.get(f"{stage.name}.tile2", 1))):
-                if axis in ext and axis != vec and not _is_batch(program, stage, axis):
+            for axis, tile in zip(tile_axes(program, stage, vec), (choice.get(f"{stage.name}.tile1", 1), choice.get(f"{stage.name}.tile2", 1))):
+                if axis is not None:
                     ext[axis] = -(-ext[axis] // tile) * tile
             blocks = -(-ext[vec] // width)
             tv = choice.get(f"{stage.name}.vectors", 1)
@@ -157,6 +157,12 @@ def make(program, choice: dict, lanes: int) -> Plan:
             else:
                 store_operands[key(load)] = Operand(load, "stage" if program.stage(load.data[0]) else "raw")
     return Plan(program, order, list(packed.values()), store_operands, output)
+
+
+def tile_axes(program, stage, vec: str) -> tuple:
+    """The two innermost output axes beside the vector axis: those that a register tile spans (None where there is none)."""
+    rest = [a.name for a in stage.axes if a.name != vec and not _is_batch(program, stage, a.name)]
+    return (rest[-1] if rest else None, rest[-2] if len(rest) > 1 else None)
 
 
 def _is_batch(program, stage, axis) -> bool:

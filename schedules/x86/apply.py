@@ -69,11 +69,11 @@ def _reduce(sch, b, store, by_name, choice, done):
                 loop, inner["vectors"] = sch.split(loop, [None, k("vectors")])
             vec_outer = loop
             outer.append(loop)
-        elif axis == k("axis1"):
-            tile_outer, inner["tile1"] = sch.split(loop, [None, k("tile1")])
+        elif axis == b.tiles[0]:
+            tile_outer, inner["tile1"] = sch.split(loop, [None, k("tile1", 1)])
             outer.append(tile_outer)
-        elif axis == k("axis2"):
-            tile_outer, inner["tile2"] = sch.split(loop, [None, k("tile2")])
+        elif axis == b.tiles[1]:
+            tile_outer, inner["tile2"] = sch.split(loop, [None, k("tile2", 1)])
             outer.append(tile_outer)
         else:
             outer.append(loop)
@@ -111,7 +111,12 @@ def _reduce(sch, b, store, by_name, choice, done):
         for loop, (axis, part) in zip(ls, b.loops):
             if part != "lanes" and (_extent(sch, loop) or 99) <= 32:
                 sch.unroll(loop)
-    elif k("store", "tile") == "tile" and at is not None:
+    elif k("store", "tile") == "row" and len(outer) > 1 and within is None:
+        out = sch.get_sblock(store.name)
+        sch.reverse_compute_at(out, outer[-2], preserve_unit_loops=True)
+        _vectorize_last(sch, sch.get_loops(out)[-1], b.lanes)
+        done.add(store.name)
+    elif k("store", "tile") != "pass" and at is not None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, at, preserve_unit_loops=True)
         _store_tile(sch, sch.get_loops(out)[-len(store.loops):], store, b)

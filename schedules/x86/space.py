@@ -48,9 +48,7 @@ class Space(KnobSpace):
         lanes = sorted({min(l, self.lanes) for l in (self.lanes, self.lanes // 2)}, reverse=True)
         if max(ext[v] for v in vecs) < self.lanes:
             lanes = [max(2, min(self.lanes, 1 << (max(ext[v] for v in vecs) - 1).bit_length()))]
-        rest = [a for a in out if a not in vecs[:1] and a not in batch]
-        axis1 = rest[-1] if rest else None
-        axis2 = rest[-2] if len(rest) > 1 else None
+        tiles = [P.tile_axes(self.program, s, v) for v in vecs]
         channel = max((ext[c] for c in roles.channel), default=0)
         window = [w for w in roles.window]
         padded = any(l.data[1] is not None and any(value_of(v) for pair in l.data[1].amounts for v in pair) for l in loads)
@@ -58,9 +56,8 @@ class Space(KnobSpace):
         d = self.domains
         d[f"{name}.vec"] = vecs
         d[f"{name}.lanes"] = lanes
-        d[f"{name}.axis1"], d[f"{name}.axis2"] = [axis1], [axis2]
-        d[f"{name}.tile1"] = self._tiles(ext.get(axis1, 1))
-        d[f"{name}.tile2"] = [t for t in self._tiles(ext.get(axis2, 1)) if t <= 8]
+        d[f"{name}.tile1"] = sorted({t for a, _ in tiles for t in self._tiles(ext.get(a, 1))})
+        d[f"{name}.tile2"] = sorted({t for _, a in tiles for t in self._tiles(ext.get(a, 1)) if t <= 8})
         d[f"{name}.vectors"] = [v for v in (1, 2, 4) if v == 1 or v * self.lanes // 2 <= max(ext[a] for a in vecs)]
         d[f"{name}.order"] = ["vector", "position"]
         d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
@@ -77,7 +74,7 @@ class Space(KnobSpace):
         run = {x.name for x in self.program.run_stages}
         alone = store is None or {e.data[0] for e in store.body.loads()} & run <= {name}
         # a store that also reads another stage's result cannot move into this one's tiles
-        d[f"{name}.store"] = (["tile", "pass"] if alone else ["pass"]) if stores_output else ["tile"]
+        d[f"{name}.store"] = (["tile", "row", "pass"] if alone else ["pass"]) if stores_output else ["tile"]
         self._info[name] = (s, ext, roles)
 
     def _tiles(self, extent):
@@ -118,13 +115,13 @@ class Space(KnobSpace):
     def constraint(self, c) -> str | None:
         for s, ext, roles in self._info.values():
             k = lambda n: c[f"{s.name}.{n}"]
-            if k("vec") in (k("axis1"), k("axis2")):
-                if (k("vec") == k("axis1") and k("tile1") != 1) or (k("vec") == k("axis2") and k("tile2") != 1):
-                    return "an axis is both vector and tile"
+            axis1, axis2 = P.tile_axes(self.program, s, k("vec"))
+            if any(t not in self._tiles(ext.get(a, 1)) for a, t in ((axis1, k("tile1")), (axis2, k("tile2")))):
+                return "the tile wastes too much of its axis"
             acc = k("tile1") * k("tile2") * k("vectors")
             if acc + k("vectors") + 1 > self.registers:
                 return f"{acc} accumulators do not fit {self.registers} registers"
-            possible = ext.get(k("axis1"), 1) * ext.get(k("axis2"), 1)
+            possible = ext.get(axis1, 1) * ext.get(axis2, 1)
             if acc < min(4, possible):
                 return "too few accumulators to hide latency"
             lanes = k("lanes")
@@ -138,6 +135,8 @@ class Space(KnobSpace):
                 return "a producer inside the tile would run again for every vector block"
             if k("padding") == "inline" and k("vec") in roles.spatial:
                 return "padding cannot be inlined along the vector axis"
+            if k("store") == "row" and k("order") == "position":
+                return "a row is complete only when the vector blocks are outside"
             if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
                 return "copies would be repeated for every vector"
             if k("copies") == "outer" and k("order") == "vector" and roles.channel and ext[k("vec")] > 4 * lanes * k("vectors"):
@@ -189,15 +188,21 @@ class Space(KnobSpace):
     def _tile_score(self, s, ext, roles, c):
         n = s.name
         t1, t2, v = (c[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))
-        e1, e2 = ext.get(c[f"{n}.axis1"], 1), ext.get(c[f"{n}.axis2"], 1)
+        axes = P.tile_axes(self.program, s, c[f"{n}.vec"])
+        e1, e2 = (ext.get(a, 1) for a in axes)
         waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2)
         blocks = -(-ext[c[f"{n}.vec"]] // c[f"{n}.lanes"])
         waste *= -(-blocks // v) * v / blocks
         acc = t1 * t2 * v
         pixels = t1 * t2
-        # a dense tile reads one vector per v and one scalar per pixel for acc multiply-adds; without reuse across channels only the latency counts
-        reuse = acc / (pixels + v) if any(ext[a] > 1 for a in roles.channel) else acc / (acc + 1)
-        units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (c[f"{n}.axis1"], c[f"{n}.axis2"], c[f"{n}.vec"]))
+        if any(ext[x] > 1 for x in roles.channel):
+            reuse = acc / (pixels + v)  # a dense tile reads one vector per v and one scalar per pixel for acc multiply-adds
+        else:
+            # every tap of a row meets the same inputs: they stay in registers if tile and window fit
+            taps = ext[roles.window[-1]] if roles.window and c[f"{n}.unroll"] else 1
+            row = (t1 + taps - 1) * t2 * v
+            reuse = acc * taps / (row + taps * v) * (1.0 if acc + (t1 + taps - 1) * v <= self.registers + 2 else 0.4)
+        units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (*axes, c[f"{n}.vec"]))
         balance = min(1.0, units / (4 * self.target["threads"]))
         return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > 2)
 
@@ -217,7 +222,7 @@ class Space(KnobSpace):
         t1, t2, v, lanes = k("tile1"), k("tile2"), k("vectors"), k("lanes")
         acc = t1 * t2 * v
         taps, channel = math.prod(ext[w] for w in roles.window), math.prod(ext[a] for a in roles.channel)
-        e1, e2 = ext.get(k("axis1"), 1), ext.get(k("axis2"), 1)
+        e1, e2 = (ext.get(a, 1) for a in P.tile_axes(self.program, s, k("vec")))
         blocks = -(-ext[k("vec")] // lanes)
         waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2) * (-(-blocks // v) * v * lanes / ext[k("vec")])
         depth = (k("block") or channel or 1) * taps
@@ -226,8 +231,8 @@ class Space(KnobSpace):
         unroll = math.prod([ext[w] for w in roles.window][-k("unroll"):]) if k("unroll") else 1
         return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
                 math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") == "outer",
-                k("store") == "pass", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last"]
+                k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last"]
 
 
 _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
-             "window_inner", "inline", "blocked", "local_copies", "pass", "spatial_vec", "block", "unroll", "channels_last"]
+             "window_inner", "inline", "blocked", "local_copies", "pass", "row", "spatial_vec", "block", "unroll", "channels_last"]
