@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+import sys
+
+from ..errors import ArgumentError
 from . import arguments
 from .output import common, show
+
+_PEERS = "torch, compile, onnxruntime, openvino, ncnn"
 
 
 def add(verbs) -> None:
     parser = common(verbs.add_parser("bench", help="race kernels against PyTorch and other peers on this machine"), _bench)
-    arguments.add(parser)
+    arguments.add(parser, required=False)
+    parser.add_argument("--suite", action="append", default=[], metavar="NAME", help="layers of a published network; `list` names them; may be repeated")
     parser.add_argument("--target", default="native", help="see `convgen targets` (default native)")
     parser.add_argument("--threads", type=int, help="threads for every contestant (default: those usable here)")
-    parser.add_argument("--seconds", type=float, help="time for each workload")
+    parser.add_argument("--seconds", type=float, help="timing for each workload, shared by all contestants; preparing them comes on top (default 8)")
+    parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
+    parser.add_argument("--peers", help=f"comma-separated, out of {_PEERS} (default all)")
+    parser.add_argument("--cold", action="store_true", help="flush all caches before every call")
+    parser.add_argument("--overhead", action="store_true", help="measure what a call costs beyond its kernel, instead of a race")
     parser.add_argument("--logs", action="append", help="folder of records; may be repeated")
+    parser.add_argument("--all", action="store_true", help="print every contestant of every workload, too")
+    parser.add_argument("-o", "--output", metavar="DATA.jsonl", help="file that every contestant's row is appended to")
+    parser.add_argument("--read", metavar="DATA.jsonl", help="report the rows of an earlier bench instead of measuring")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw the ratios and the efficiency gap")
 
 
-def _bench(options) -> None:
+def _bench(options) -> int:
     from .. import bench
+    from ..bench import suites
+    if "list" in options.suite:
+        show(options, suites.names(), "\n".join(suites.names()))
+        return 0
+    if options.read:
+        return _report(options, bench.read(options.read))
+    options.file += [str(suites.path(name)) for name in options.suite]
     cases = arguments.cases(options)
-    result = bench.run([case.workload for case in cases], target=options.target, threads=options.threads, seconds=options.seconds, logs=options.logs)
-    show(options, result.to_json(), str(result))
+    if options.overhead:
+        rows = bench.overhead([case.workload for case in cases], options.target, options.threads or 1, options.logs)
+        show(options, [row.to_json() for row in rows], bench.overhead_table(rows))
+        return 0
+    if not cases:
+        raise ArgumentError("no workload given: write OP DIM=VALUE ..., an id, -f FILE, or --suite NAME")
+    peers = [name.strip() for name in options.peers.split(",")] if options.peers is not None else None
+    tell = None if options.quiet or options.json else lambda text: print(text, file=sys.stderr, flush=True)
+    result = bench.run(cases, target=options.target, threads=options.threads, seconds=options.seconds, logs=options.logs, peers=peers, rounds=options.rounds,
+                       cold=options.cold, output=options.output, suite=", ".join(options.suite) or None, progress=tell)
+    return _report(options, result)
+
+
+def _report(options, result) -> int:
+    if options.plot:
+        from ..bench.plot import draw
+        draw(result, options.plot)
+    show(options, result.to_json(), (result.details() + "\n\n" if options.all else "") + str(result))
+    if result.interrupted:
+        return 130
+    return 1 if any(row["ours"] and not row["ok"] for row in result.rows) else 0

@@ -72,6 +72,11 @@ class Buffer:
         return None
 
 
+def argument_block(buffers: list[Buffer]):
+    """What a compiled function takes as its arguments, for these buffers in order; they must outlive it."""
+    return (_Any * max(1, len(buffers)))(*[_Any(_DLTENSOR_POINTER, 0, ctypes.addressof(b.tensor)) for b in buffers])
+
+
 class NativeKernel:
     """The run and prepare functions of one kernel entry in a linked shared object.
 
@@ -113,12 +118,11 @@ class NativeKernel:
 
     @staticmethod
     def _bind(function, arguments, buffers):
-        tensors = [buffers[a["name"]].tensor for a in arguments]
-        packed = (_Any * max(1, len(tensors)))(*[_Any(_DLTENSOR_POINTER, 0, ctypes.addressof(t)) for t in tensors])
+        packed = argument_block([buffers[a["name"]] for a in arguments])
         result = _Any(0, 0, 0)
-        where, count, out = ctypes.addressof(packed), len(tensors), ctypes.addressof(result)
+        where, count, out = ctypes.addressof(packed), len(arguments), ctypes.addressof(result)
 
-        def call(keep=(packed, result, tensors, buffers)):
+        def call(keep=(packed, result, buffers)):
             code = function(None, where, count, out)
             if code:
                 message = raised_message()

@@ -1,0 +1,87 @@
+"""What one contestant is given: a workload, its tensors with canonical strides, threads, and a scratch folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from ..errors import ArgumentError
+
+
+class NotOffered(Exception):
+    """Why a contestant does not take part in a race: one clause."""
+
+
+@dataclass
+class Case:
+    """One workload as every contestant meets it. `tensors` are torch tensors with logical shapes in the workload's layout."""
+
+    workload: Any
+    tensors: dict
+    threads: int
+    folder: Path
+
+    @property
+    def inputs(self) -> dict:
+        """The tensors that change per call, in the operator's order."""
+        return {t.name: self.tensors[t.name] for t in self.workload.program.tensors if t.kind == "input"}
+
+    @property
+    def parameters(self) -> dict:
+        """The tensors that are constant at inference."""
+        return {t.name: self.tensors[t.name] for t in self.workload.program.tensors if t.kind == "param"}
+
+    def convolution(self) -> dict:
+        """The ordinary convolution that the workload is, with its parameters (see `Operator.convolution`). Raises NotOffered."""
+        declared = self.workload.op.convolution
+        found = declared(self.workload, **self.parameters) if declared else None
+        if found is None:
+            raise NotOffered("it is no ordinary convolution")
+        return found
+
+
+@dataclass
+class Ready:
+    """A contestant ready to be timed.
+
+    call() computes once; `result(value)` turns what it returned into a numpy array of the logical output. output: "fresh" if every call allocates
+    its output, as PyTorch does, "own" where the library keeps one. facts: anything worth keeping beside the times.
+    """
+
+    call: Callable[[], Any]
+    result: Callable[[Any], np.ndarray]
+    output: str = "fresh"
+    facts: dict = field(default_factory=dict)
+
+
+def make(workload, threads: int, folder, seed: int = 0) -> Case:
+    """The case of a workload: realistic tensors, each with the strides that a contiguous tensor of its format has."""
+    tensors = workload.sample(seed)
+    for t in workload.program.tensors:
+        tensors[t.name] = canonical(tensors[t.name], t.permutation(workload.layout))
+    return Case(workload, tensors, threads, Path(folder))
+
+
+def canonical(v, permutation):
+    """The same values with compact strides in the memory order `permutation`, also where a size is 1.
+
+    PyTorch picks its algorithm by strides, so a channels_last tensor made by permuting is up to 21 times slower than one made as such.
+    """
+    import torch
+    strides, step = [0] * v.ndim, 1
+    for d in reversed(tuple(permutation)):
+        strides[d], step = step, step * v.shape[d]
+    out = torch.empty_strided(v.shape, strides, dtype=v.dtype)
+    out.copy_(v)
+    if out.stride() != tuple(strides) or out.storage_offset():
+        raise ArgumentError(f"a tensor of shape {tuple(v.shape)} has strides {out.stride()} instead of {tuple(strides)}")
+    return out
+
+
+def numpy_of(v) -> np.ndarray:
+    """Logical values of a torch tensor (half types widened)."""
+    from ..lang.sampling import to_numpy
+    return to_numpy(v)

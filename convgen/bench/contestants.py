@@ -1,0 +1,66 @@
+"""Who takes part in the race for a workload."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+OURS = "convgen"
+LAYER = "layer"  # the formulation that is a layer of torch.nn; see peers/torch.py
+
+# Libraries that know ordinary convolutions only: (name, function).
+_LIBRARIES = (("onnxruntime", "convgen.bench.peers.onnxruntime:session"), ("openvino", "convgen.bench.peers.openvino:request"),
+              ("ncnn", "convgen.bench.peers.ncnn:network"))
+PEERS = ("torch", "compile", *(name for name, _ in _LIBRARIES))
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to compute a workload.
+
+    name: as reports show it. peer: "module:function" of its code. process: contestants of equal `process` share one, since their thread pool is one.
+    counts: whether it may be the best peer; what computes in another memory format than the case's for free is shown only.
+    """
+
+    name: str
+    peer: str
+    process: str
+    options: dict = field(default_factory=dict)
+    counts: bool = True
+
+
+def offered(workload, peers=PEERS) -> list[Contestant]:
+    """All contestants besides convgen, for the groups named in `peers`."""
+    op = workload.op
+    forms = [*op.formulations, *([LAYER] if op.convolution else [])]
+    other = "channels_first" if workload.layout == "channels_last" else "channels_last"
+    formats = len(workload.program.output.shape) in (4, 5)  # those that PyTorch has a channels_last format for
+    found = []
+    for form in forms:
+        label = {LAYER: "nn layer", "torch": "functional"}.get(form, form)
+        if "torch" in peers:
+            found.append(Contestant(f"torch {label}", "convgen.bench.peers.torch:eager", "torch", {"form": form}))
+            if formats:
+                found.append(Contestant(f"torch {label}, via {other}", "convgen.bench.peers.torch:eager", "torch", {"form": form, "other": True}))
+        # The layer and the functional call are one graph to a compiler; the layer holds its bias where the compiler expects it.
+        if "compile" in peers and (form == LAYER or not op.convolution or form != forms[0]):
+            for frozen in (False, True):
+                if frozen and not _parameters(workload):
+                    continue  # there is nothing to freeze
+                name = f"torch.compile {label}" + (", frozen" if frozen else "")
+                process = "compile frozen" if frozen else "compile"
+                found.append(Contestant(name, "convgen.bench.peers.torch:compiled", process, {"form": form, "frozen": frozen}))
+    for name, function in _LIBRARIES:
+        if name in peers:
+            found.append(Contestant(name, function, name))
+            if workload.layout == "channels_last" and formats and op.convolution:
+                found.append(Contestant(f"{name}, given NCHW", function, name, {"own": True}, counts=False))
+    return found
+
+
+def _parameters(workload) -> bool:
+    return any(t.kind == "param" for t in workload.program.tensors)
+
+
+def ours(library: str) -> Contestant:
+    """convgen's bound call of an exported one-kernel library."""
+    return Contestant(OURS, "convgen.bench.peers.convgen:bound", "convgen", {"library": library})

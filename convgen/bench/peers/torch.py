@@ -1,0 +1,118 @@
+"""PyTorch in eager mode and compiled: every formulation of the operator, and the layer that users write."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ...lang import Prepared
+from ...lang.workload import epilogue
+from ..case import Case, NotOffered, Ready, numpy_of
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+LAYER = "layer"  # stands for the nn.Conv2d (or its kin) of an ordinary convolution
+
+
+class Formulation(nn.Module):
+    """A declared formulation with its parameters folded, so that a compiler sees them as constants."""
+
+    def __init__(self, case: Case, label: str):
+        super().__init__()
+        self.workload, self.names = case.workload, list(case.inputs)
+        given = dict(case.tensors)
+        self.after = {k: given.pop(k) for k in ("bias", "residual") if self.workload.flags.get(k)}
+        form = self.workload.op.formulations[label]
+        self.run = form.run if isinstance(form, Prepared) else form
+        ready = form.prepare(self.workload, **given) if isinstance(form, Prepared) else given
+        self.constants = [n for n in ready if n not in self.names]
+        for n in self.constants:
+            self.register_parameter(f"p_{n}", nn.Parameter(ready[n], requires_grad=False))
+        if "bias" in self.after:
+            self.p_bias = nn.Parameter(self.after["bias"], requires_grad=False)
+
+    def forward(self, *inputs):
+        named = dict(zip(self.names, inputs))
+        after = {"residual": named.pop("residual")} if "residual" in named else {}
+        if "bias" in self.after:
+            after["bias"] = self.p_bias
+        y = self.run(self.workload, **named, **{n: getattr(self, f"p_{n}") for n in self.constants})
+        return epilogue(self.workload, y, after)
+
+
+class Layer(nn.Module):
+    """The layer of torch.nn that a model holds where the workload is an ordinary convolution, bias inside."""
+
+    def __init__(self, case: Case):
+        super().__init__()
+        c, w = case.convolution(), case.workload
+        weight = c["weight"]
+        rank = weight.ndim - 2
+        uneven = any(lo != hi for lo, hi in c["padding"])
+        if uneven and c["transposed"]:
+            raise NotOffered("torch.nn has no transposed layer with uneven padding")
+        self.pad = [p for pair in reversed(c["padding"]) for p in pair] if uneven else None
+        kind = getattr(nn, f"Conv{'Transpose' if c['transposed'] else ''}{rank}d")
+        more = {"output_padding": c["output_padding"]} if c["transposed"] else {}
+        ins = weight.shape[0] if c["transposed"] else weight.shape[1] * c["groups"]
+        outs = weight.shape[1] * c["groups"] if c["transposed"] else weight.shape[0]
+        self.conv = kind(ins, outs, tuple(weight.shape[2:]), stride=c["stride"], padding=0 if uneven else tuple(lo for lo, _ in c["padding"]),
+                         dilation=c["dilation"], groups=c["groups"], bias=c["bias"] is not None, dtype=weight.dtype, **more)
+        self.conv.weight.data.copy_(weight)
+        if c["bias"] is not None:
+            self.conv.bias.data.copy_(c["bias"])
+        self.workload, self.residual = w, "residual" in case.inputs
+        self.activation = w.attributes.get("activation") if w.op.epilogue else None
+
+    def forward(self, x, residual=None):
+        y = self.conv(nn.functional.pad(x, self.pad) if self.pad else x)
+        return _activated(y if residual is None else y + residual, self.activation)
+
+
+def _activated(y, name):
+    if not name:
+        return y
+    return getattr(nn.functional, name)(y) if hasattr(nn.functional, name) else getattr(torch, name)(y)
+
+
+def _module(case: Case, form: str) -> nn.Module:
+    return (Layer(case) if form == LAYER else Formulation(case, form)).eval()
+
+
+def _converted(case: Case, module, other: bool):
+    """(call on the inputs, parameters in the memory format that will be computed in). With `other`, x and the result are converted each time."""
+    last = (case.workload.layout == "channels_last") != other
+    x = next(iter(case.inputs.values()))
+    wanted = _FORMATS.get(x.ndim) if last else torch.contiguous_format
+    if wanted is None:
+        if other:
+            raise NotOffered(f"PyTorch has no channels_last format for {x.ndim} dimensions")
+        return module
+    if last:
+        module.to(memory_format=wanted)
+    if not other:
+        return module
+    back = torch.contiguous_format if last else _FORMATS[x.ndim]
+
+    def call(first, *rest):
+        return module(first.contiguous(memory_format=wanted), *rest).contiguous(memory_format=back)
+    return call
+
+
+def eager(case: Case, form: str, other: bool = False) -> Ready:
+    """One formulation in eager mode. other: computed in the other memory format, conversions of x and of the result counted."""
+    torch.set_num_threads(case.threads)
+    call, inputs = _converted(case, _module(case, form), other), list(case.inputs.values())
+    return Ready(lambda: call(*inputs), numpy_of)
+
+
+def compiled(case: Case, form: str, frozen: bool = False, other: bool = False) -> Ready:
+    """One formulation through torch.compile; frozen: with parameters as constants, which lets it repack them once."""
+    import torch._inductor.config as config
+    torch.set_num_threads(case.threads)
+    torch._dynamo.reset()  # each case is compiled for its own shapes
+    config.freezing = frozen
+    inputs = list(case.inputs.values())
+    call = torch.compile(_converted(case, _module(case, form), other), dynamic=False)
+    with torch.inference_mode():
+        call(*inputs)
+    return Ready(lambda: call(*inputs), numpy_of)

@@ -1,0 +1,74 @@
+"""Worker processes of which only the one whose turn it is may run: the others are stopped, not merely idle.
+
+An OpenMP or library thread that spins while it waits makes every other process on the machine look slow; a stopped one cannot.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from ..errors import WorkerError
+from ..tune.measure import measuring_environment
+from ..workers import Worker
+
+_UNBOUNDED = 1 << 60  # these workers live as long as the race, whatever they hold
+
+
+class Stage:
+    """The processes of a race, by name. Use as a context manager."""
+
+    def __init__(self, threads: int, module: str = "convgen.bench.worker", environment: dict | None = None):
+        # The compiler pool of torch.compile would outlive its use and run beside the others.
+        self._environment = {**measuring_environment(threads), "TORCHINDUCTOR_COMPILE_THREADS": "1", **(environment or {})}
+        self._module = module
+        self._workers: dict[str, Worker] = {}
+
+    def __enter__(self) -> "Stage":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def ask(self, process: str, timeout: float, command: str, **arguments: Any) -> Any:
+        """Let one process answer a request while all others stand still. Raises WorkerError."""
+        worker = self._workers.get(process)
+        if worker is None:
+            worker = self._workers[process] = Worker(self._module, env=self._environment, memory=0, max_jobs=_UNBOUNDED, max_rss=_UNBOUNDED,
+                                                     timeout_kind="timeout")
+        self._signal(worker, signal.SIGCONT)
+        try:
+            return worker.request({"cmd": command, **arguments}, timeout)
+        finally:
+            self._signal(worker, signal.SIGSTOP)
+
+    def generation(self, process: str) -> int:
+        """How often the process was started; what an earlier one had prepared is gone."""
+        worker = self._workers.get(process)
+        return 0 if worker is None else worker.starts if worker.running else worker.starts + 1
+
+    def groups(self) -> list[int]:
+        """Process groups of the running workers."""
+        return [w.process.pid for w in self._workers.values() if w.running]
+
+    def end(self, process: str) -> None:
+        """End one process; it starts again when asked."""
+        if process in self._workers:
+            self._workers[process].kill()
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers.values():
+            worker.kill()
+
+    @staticmethod
+    def _signal(worker: Worker, what: int) -> None:
+        if worker.running:
+            try:
+                os.killpg(worker.process.pid, what)
+            except ProcessLookupError:
+                pass
+
+
+__all__ = ["Stage", "WorkerError"]

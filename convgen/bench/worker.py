@@ -1,0 +1,132 @@
+"""The process of one or several contestants, `python -m convgen.bench.worker`: prepares, checks and times them on request."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import WorkerError
+from ..tune import timing
+from ..workers.child import serve
+from .case import NotOffered, Ready, make
+
+# Relative L2 error against the reference that a correct contestant stays below: Winograd in float32; storage of half types.
+TOLERANCE = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.5e-2}
+LONG = 0.02  # seconds; a call that takes longer needs no warming up
+WARM_SECONDS = 0.05
+
+_ready: dict[str, Ready] = {}
+_calls: dict[str, int] = {}
+_flush: dict[int, object] = {}
+
+
+def _workload(id: str, reference: str | None):
+    from .. import api, references
+    return api.workload(id, [references.find(reference)] if reference else ())
+
+
+def case_of(workload: str, reference: str | None, seed: int, threads: int, folder: str):
+    """The Case of an id; `reference` finds the operator where it is in no catalogue."""
+    return make(_workload(workload, reference), threads, folder, seed)
+
+
+def _quiet():
+    """No gradients; torch is not even imported for contestants that do without."""
+    torch = sys.modules.get("torch")
+    return torch.inference_mode() if torch else contextlib.nullcontext()
+
+
+def reference(workload: str, path: str, reference: str | None = None, seed: int = 0, threads: int = 1) -> dict:
+    """Write the float64 result to `path`: by the operator's PyTorch formulation on float64 tensors, else by the description's oracle."""
+    import torch
+    torch.set_num_threads(threads)
+    case = case_of(workload, reference, seed, threads, tempfile.gettempdir())
+    w = case.workload
+    if w.has_baseline:
+        with torch.inference_mode():
+            result = w.baseline(**{k: v.double().contiguous() for k, v in case.tensors.items()}).numpy()
+        source = "PyTorch in float64"
+    else:
+        result, source = w.reference(**case.tensors), "the description's oracle"
+    np.save(path, np.asarray(result, np.float64))
+    return {"source": source}
+
+
+def prepare(key: str, peer: str, options: dict, workload: str, expected: str, reference: str | None = None, seed: int = 0, threads: int = 1) -> dict:
+    """Make a contestant ready and compare its output with the reference. Raises WorkerError("wrong") if it differs, ("absent") if it does not take part."""
+    module, _, function = peer.partition(":")
+    folder = Path(tempfile.mkdtemp(dir="."))  # the worker's own directory, removed with it
+    case = case_of(workload, reference, seed, threads, str(folder))
+    with _quiet():
+        try:
+            ready = getattr(importlib.import_module(module), function)(case, **options)
+        except NotOffered as reason:
+            raise WorkerError("absent", str(reason)) from None
+        error = difference(ready.result(ready.call()), np.load(expected), ready)
+        limit = TOLERANCE[case.workload.out_dtype]
+        if not error <= limit:
+            raise WorkerError("wrong", f"its output differs from the reference: relative L2 error {error:.2e}, allowed {limit:.0e}")
+        once = timing.sample(ready.call, 1)
+        spent = once
+        while spent < WARM_SECONDS:
+            last = timing.sample(ready.call, 1)
+            once, spent = min(once, last), spent + last
+    _ready[key] = ready
+    _calls[key] = max(1, min(1000, round(timing.SAMPLE_SECONDS / max(once, 1e-9))))
+    return {"error": error, "once_us": once * 1e6, "output": ready.output, "facts": ready.facts}
+
+
+def difference(result, expected: np.ndarray, ready: Ready | None = None) -> float:
+    """Relative L2 error; infinite for another shape or values that are no numbers."""
+    result = np.asarray(result)
+    if result.shape != expected.shape:
+        raise WorkerError("wrong", f"its output has the shape {result.shape}, expected {expected.shape}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = float(np.linalg.norm((result.astype(np.float64) - expected).ravel()) / max(float(np.linalg.norm(expected.ravel())), 1e-300))
+    return error if error == error else float("inf")
+
+
+def turn(key: str, seconds: float, once_us: float, l3: int = 0) -> dict:
+    """One round: {"median_us", "least_us", "calls"}. l3: bytes of the last cache, flushed before every call; 0 for warm caches."""
+    ready = _ready[key]
+    calls, before, times = (1, _flusher(l3), []) if l3 else (_calls[key], None, [])
+    gc.collect()
+    gc.disable()
+    try:
+        with _quiet():
+            if once_us * 1e-6 < LONG:
+                timing.sample(ready.call, 1)  # brings its own data and threads back, untimed
+            clock = timing.time.perf_counter
+            end = clock() + seconds
+            while not times or clock() < end:
+                times.append(timing.sample(ready.call, calls, before))
+    finally:
+        gc.enable()
+    return {"median_us": timing.quartiles(times)[1] * 1e6, "least_us": min(times) * 1e6, "calls": calls * len(times)}
+
+
+def _flusher(l3: int):
+    if l3 not in _flush:
+        junk = np.zeros(3 * l3 // 8)
+        _flush[l3] = lambda: np.add(junk, 1.0, out=junk)
+    return _flush[l3]
+
+
+def drop() -> None:
+    """Forget the contestants of the last workload."""
+    _ready.clear()
+    _calls.clear()
+    gc.collect()
+
+
+COMMANDS = {"reference": reference, "prepare": prepare, "turn": turn, "drop": drop, "overhead": "convgen.bench.overhead:measured"}
+
+if __name__ == "__main__":
+    # One module object: peers import this module by name, and must see the same tables.
+    serve({name: command if isinstance(command, str) else f"convgen.bench.worker:{name}" for name, command in COMMANDS.items()}, default_kind="failed")
