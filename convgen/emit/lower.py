@@ -8,6 +8,7 @@ import tvm
 from tvm import te, tirx
 
 from ..lang import access, expr as E
+from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from . import plan as P
 from .vector_math import FUNCTIONS
@@ -261,8 +262,8 @@ class _Lowering:
                 guard, inside = [], []
                 for d, i in enumerate(index):
                     limit = self._extent_of(load.data[0], d)
-                    span = access.interval(load.args[d], {c[1]: (0, (layout.blocks * layout.lanes if k == layout.split else e) - 1) for k, (c, e) in enumerate(zip(operand.coords, layout.extents))})
-                    if span is None or span[1] >= limit:
+                    span = interval(load.args[d], {c[1]: (0, (layout.blocks * layout.lanes if k == layout.split else e) - 1) for k, (c, e) in enumerate(zip(operand.coords, layout.extents))})
+                    if span[1] >= limit:
                         guard.append(i < limit)
                     inside.append(i)
                 stage_extent = self.true_extents[operand.name]

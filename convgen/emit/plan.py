@@ -13,6 +13,7 @@ import numpy as np
 
 from ..lang import access, expr as E
 from ..lang.count import stage_flops
+from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from .layout import Layout
 
@@ -240,13 +241,13 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
     inline = choice.get(f"{stage.name}.padding", "stage") == "inline"
     data_dependent = any(any(e.op == "load" for e in a.walk()) for a in load.args)
     ranges = _ranges(p)
-    spans = [access.interval(a, ranges) for a in load.args]
+    spans = [interval(a, ranges) for a in load.args]
     innermost = spec.permutation(program.layout)[-1] if spec else source_stage.layout.order[-1]
     moving = [d for d, k in enumerate(kinds) if k in ("plain", "window", "other")]
     overhang = p.layout.blocks * p.lanes != true[p.vec]
     contiguous = all(k != "other" for k in kinds) and (not moving or (moving == [innermost] and not overhang and not (kinds[innermost] == "window" and amounts[innermost] != (0, 0))))
     want_stage = (padded and not inline) or choice.get(f"{stage.name}.pack") in ("blocked",) and not moving and stage.combiner
-    stageable = not data_dependent and all(s is not None for s in spans) and stage.combiner is not None
+    stageable = not data_dependent and all(map(math.isfinite, sum(spans, ()))) and stage.combiner is not None
     if stageable and (want_stage or not contiguous):
         return _staged(program, p, load, kinds, spans, choice, label, spec, source_stage)
     if data_dependent and spec is not None and len(moving) == 1 and moving != [innermost] and kinds[moving[0]] == "plain" and not program.any_batch:

@@ -51,35 +51,6 @@ def linear(e: E.Expr):
     return None
 
 
-def interval(e: E.Expr, ranges: dict):
-    """(least, greatest) value of an index while each axis runs over its (first, last) in `ranges`; None if it depends on data."""
-    c = E.constant(e)
-    if c is not None:
-        return int(c), int(c)
-    if e.op == "axis":
-        return ranges[e.data]
-    parts = [interval(a, ranges) for a in e.args] if e.op in ("+", "-", "*", "//", "%", "min", "max", "neg") else None
-    if not parts or any(p is None for p in parts):
-        return None
-    if e.op == "neg":
-        return -parts[0][1], -parts[0][0]
-    (a, b), (c, d) = parts
-    if e.op == "+":
-        return a + c, b + d
-    if e.op == "-":
-        return a - d, b - c
-    if e.op == "*":
-        ends = (a * c, a * d, b * c, b * d)
-        return min(ends), max(ends)
-    if e.op == "//":
-        return (a // c, b // c) if c == d and c > 0 else None
-    if e.op == "%":
-        if c != d or c <= 0:
-            return None
-        return (a % c, b % c) if a // c == b // c else (0, c - 1)
-    return (min(a, c), min(b, d)) if e.op == "min" else (max(a, c), max(b, d))
-
-
 def on_axis(e: E.Expr, axis: str, extent: int):
     """Values of an index along one axis, all other axes at zero; None if it depends on data."""
     values = _values(e, {axis: np.arange(extent)})

@@ -10,19 +10,24 @@ _ANY = (-math.inf, math.inf)
 _LIMITS = {"exp": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "erf": (-1.0, 1.0)}
 
 
-def interval(e: E.Expr, extents) -> tuple:
-    """(least, greatest) possible value, infinite where it depends on data. `extents`: axis name → extent."""
+def whole(extents) -> dict:
+    """Axis name → (first, last) of axes that run over their extents."""
+    return {name: (0, extent - 1) for name, extent in extents.items()}
+
+
+def interval(e: E.Expr, ranges) -> tuple:
+    """(least, greatest) possible value, infinite where it depends on data. `ranges`: axis name → (first, last)."""
     c = E.constant(e)
     if c is not None:
         return c, c
     if e.op == "axis":
-        return 0, extents[e.data] - 1
+        return ranges[e.data]
     if e.op == "load" or e.dtype == "bool":
         return _ANY
     if e.op == "select":
-        (a, b), (c, d) = (interval(x, extents) for x in e.args[1:])
+        (a, b), (c, d) = (interval(x, ranges) for x in e.args[1:])
         return min(a, c), max(b, d)
-    parts = [interval(a, extents) for a in e.args]
+    parts = [interval(a, ranges) for a in e.args]
     if len(parts) == 1:
         return _unary(e.op, *parts[0])
     (a, b), (c, d) = parts
@@ -60,13 +65,17 @@ def _unary(op, a, b):
 
 def simplify(e: E.Expr, extents) -> E.Expr:
     """The same expression without what these extents decide: group maps of one group, multipliers of one, kernels of one tap."""
+    return _simple(e, whole(extents))
+
+
+def _simple(e, ranges):
     if not e.args:
         return e
-    args = [simplify(a, extents) for a in e.args]
+    args = [_simple(a, ranges) for a in e.args]
     if e.dtype == "int" and e.op in ("+", "-", "*", "//", "%"):
-        (lo, hi), (c, d) = (interval(a, extents) for a in args)
+        (lo, hi), (c, d) = (interval(a, ranges) for a in args)
         if lo == hi and c == d and math.isfinite(lo):
-            return E.Expr("const", (), "int", int(interval(E.Expr(e.op, args, "int"), extents)[0])) if d or e.op not in ("//", "%") else e
+            return E.Expr("const", (), "int", int(interval(E.Expr(e.op, args, "int"), ranges)[0])) if d or e.op not in ("//", "%") else e
         if e.op in ("+", "-") and c == d == 0 or e.op in ("*", "//") and c == d == 1:
             return args[0]
         if e.op == "+" and lo == hi == 0 or e.op == "*" and lo == hi == 1:
@@ -84,11 +93,11 @@ def outside(stage, sizes):
     `sizes`: tensor name → shape. Padded dimensions continue everywhere, except that reflection turns around once only. What a `select`
     chooses between is guarded by its condition and not examined.
     """
-    extents = {a.name: E.value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+    ranges = whole({a.name: E.value_of(a.size) for a in [*stage.axes, *stage.reduce]})
     for load in _unconditional(stage.body):
         name, padding = load.data
         for d, (index, n) in enumerate(zip(load.args, sizes[name])):
-            lo, hi = interval(index, extents)
+            lo, hi = interval(index, ranges)
             first, last = 0, n - 1
             if padding is not None and any(E.value_of(a) for a in padding.amounts[d]):
                 if padding.mode != "reflect":

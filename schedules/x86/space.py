@@ -85,7 +85,7 @@ class Space(KnobSpace):
     def _vectorisable(self, s, axis, loads, ext):
         if ext[axis] < 2:
             return False
-        if any(axis in a.axes() and access.interval(a, {n: (0, e - 1) for n, e in ext.items()}) is None and any(x.op == "load" for x in a.walk()) for l in loads for a in l.args):
+        if any(axis in a.axes() and any(x.op == "load" for x in a.walk()) for l in loads for a in l.args):
             return False
         for l in loads:
             for index, kind in zip(l.args, P.vector_kinds(l, axis, ext, self.lanes)):

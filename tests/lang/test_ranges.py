@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from convgen.lang import expr as E
 from convgen.lang.oracle import VALUE
-from convgen.lang.ranges import interval, simplify
+from convgen.lang.ranges import interval, simplify, whole
 from convgen.lang.size import Size
 
 EXTENTS = {"a": 3, "b": 4, "c": 1}
+RANGES = whole(EXTENTS)
 AXES = [E.Axis(name, Size(n, n, [])) for name, n in EXTENTS.items()]
 
 
@@ -40,7 +41,7 @@ def indices(draw, depth=4):
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(indices())
 def test_interval_holds_and_simplification_changes_nothing(e):
-    lo, hi = interval(e, EXTENTS)
+    lo, hi = interval(e, RANGES)
     simple = simplify(e, EXTENTS)
     assert len(list(simple.walk())) <= len(list(e.walk()))
     for point in itertools.product(*(range(n) for n in EXTENTS.values())):
@@ -58,6 +59,6 @@ def test_group_maps_of_one_group_vanish():
 
 def test_data_has_no_interval_until_it_is_clamped():
     load = E.Tensor("t", [4])[AXES[0]]
-    assert interval(load * 2.0, EXTENTS) == (-np.inf, np.inf)
+    assert interval(load * 2.0, RANGES) == (-np.inf, np.inf)
     clamped = E.to_int(E.binary("min", E.binary("max", E.unary("floor", load), 0.0), 6.0))
-    assert interval(clamped, EXTENTS) == (0, 6) and interval(E.unary("sigmoid", load), EXTENTS) == (0, 1)
+    assert interval(clamped, RANGES) == (0, 6) and interval(E.unary("sigmoid", load), RANGES) == (0, 1)
