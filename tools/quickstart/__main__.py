@@ -26,8 +26,9 @@ def say(text: str) -> None:
 
 
 def prepare(output: Path) -> None:
-    """Write every layer's tensors below `output`."""
+    """Write the list of layers and every layer's tensors below `output`."""
     (output / "tensors").mkdir(parents=True, exist_ok=True)
+    (output / "layers.json").write_text(json.dumps([(layer.title, layer.workload) for layer in layers.LAYERS], indent=1) + "\n")
     for number, layer in enumerate(layers.LAYERS):
         np.savez(output / "tensors" / f"{number}.npz", **layers.inputs(layer, photo.photograph()))
 
@@ -87,6 +88,8 @@ def main(arguments=None) -> int:
     say("\n" + report(output, served, result))
     for row in (r for r in result.rows if not r["ok"]):
         say(f"{row['contestant']} was not timed: {row['reason']}: {row['workload']}")
+    if any(row["busy"] for row in result.rows):
+        say("something else ran on this machine during the race: the times are not to be trusted")
     say(f"\n{time.monotonic() - begun:.0f} s; picture, table, library and records are in {output}")
     return 0
 

@@ -33,13 +33,18 @@ def picture(path: Path, image: np.ndarray, served: list[dict], races: list, maps
     grid = figure.add_gridspec(2, 4 * len(races) + 2, height_ratios=(1, 1.2))
     _show(figure.add_subplot(grid[0, :2]), image, "photograph")
     for i, (row, race, (before, after)) in enumerate(zip(served, races, maps)):
-        place, channel = 2 + 4 * i, int(np.argmax(after.std((1, 2))))
+        place, channel = 2 + 4 * i, telling(after)
         _show(figure.add_subplot(grid[0, place:place + 2]), before[channel], f"{row['title']}: input map {channel}")
         _show(figure.add_subplot(grid[0, place + 2:place + 4]), after[channel], f"output map {channel}")
         _bars(figure.add_subplot(grid[1, place:place + 4]), race)
     facts = races[0].rows[0]
     figure.suptitle(f"{facts['cpu']}, {facts['threads']} threads, {facts['date']}; medians of interleaved rounds", fontsize=9)
     figure.savefig(path, dpi=110)
+
+
+def telling(maps: np.ndarray) -> int:
+    """The channel [C, H, W] with most contrast all over: the largest deviation in units of its range."""
+    return int(np.argmax(maps.std((1, 2)) / (np.ptp(maps, (1, 2)) + 1e-12)))
 
 
 def _show(axes, values, title):
@@ -50,16 +55,17 @@ def _show(axes, values, title):
 
 def _bars(axes, race):
     ours, floor = race.ours, race.rows[0]["roofline_us"]
-    bars = [("roofline", floor, "0.7")] if floor else []
-    bars += [("convgen", ours["median_us"], "tab:orange")] if ours["ok"] else []
-    bars += [(peer["contestant"], peer["median_us"], "tab:blue") for peer in race.peers]
+    bars = [("roofline", floor, "0.85")] if floor else []
+    bars += [("convgen", ours["median_us"], "orange")] if ours["ok"] else []
+    bars += [(peer["contestant"], peer["median_us"], "lightsteelblue") for peer in race.peers]
     axes.barh(range(len(bars)), [us for _, us, _ in bars], color=[colour for *_, colour in bars])
+    low, high = min(us for _, us, _ in bars) / 2, max(us for _, us, _ in bars) * 1.2
     for y, (name, us, _) in enumerate(bars):
-        axes.text(us, y, f" {name}: {us:,.0f}", va="center", fontsize=7)
+        axes.text(low, y, f" {name}: {us:,.0f}", va="center", fontsize=7)
     axes.set_yticks([])
     axes.invert_yaxis()
     axes.set_xscale("log")
-    axes.set_xlim(min(us for _, us, _ in bars) / 1.5, max(us for _, us, _ in bars) * 12)  # room for names
+    axes.set_xlim(low, high)
     axes.set_xlabel("µs per call (log)", fontsize=8)
     if ours["ok"] and race.torch:
         axes.set_title(f"{race.over(race.torch):.2f}x the best PyTorch formulation", fontsize=9)

@@ -31,14 +31,13 @@ def bank(channels: int, seed: int = 0) -> np.ndarray:
 def lift(image: np.ndarray, channels: int, size: int, seed: int = 0) -> np.ndarray:
     """Feature maps float32 [1, channels, size, size] of an image [H, W, 3] with values 0 to 255.
 
-    The image is resized with anti-aliasing, correlated with `bank(channels, seed)` without padding and rectified; then every map is
-    scaled to mean 0 and variance 1, as after a batch norm.
+    The image is resized with anti-aliasing and correlated with `bank(channels, seed)` without padding; then every map is scaled to mean 0 and
+    variance 1 and rectified, as by a batch norm and a ReLU.
     """
     from skimage.transform import resize
     small = resize(image, (size + WINDOW - 1, size + WINDOW - 1), anti_aliasing=True)
     windows = np.lib.stride_tricks.sliding_window_view(small, (WINDOW, WINDOW), axis=(0, 1))  # [size, size, 3, WINDOW, WINDOW]
     maps = np.einsum("hwcrs,krsc->khw", windows, bank(channels, seed), optimize=True)
-    maps = np.maximum(maps, 0)
     maps -= maps.mean((1, 2), keepdims=True)
-    maps /= maps.std((1, 2), keepdims=True) + 1e-6
-    return maps[None].astype(np.float32)
+    maps /= maps.std((1, 2), keepdims=True)
+    return np.maximum(maps, 0)[None].astype(np.float32)

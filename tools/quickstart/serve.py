@@ -1,4 +1,5 @@
-"""The serving half, in a process of its own: `serve.py FOLDER` opens FOLDER/library.cvg on the tensors in FOLDER/tensors.
+"""The serving half, in a process of its own: `serve.py FOLDER` opens FOLDER/library.cvg for the layers
+in FOLDER/layers.json on the tensors in FOLDER/tensors.
 
 Writes the outputs to FOLDER/outputs and a row per layer to FOLDER/served.json. Fails if an output is not PyTorch's.
 """
@@ -17,7 +18,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import convgen  # noqa: E402
-from layers import LAYERS  # noqa: E402
 
 # Relative L2 distance from PyTorch's float64 result: float32 sums of 1000 products err by 1e-7 to 1e-6, Winograd by some 1e-6.
 TOLERANCE = 1e-5
@@ -29,9 +29,9 @@ def in_format(tensor: torch.Tensor, layout: str) -> torch.Tensor:
     return tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def serve(layer, library, arrays: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
+def serve(title: str, workload: str, library, arrays: dict[str, np.ndarray]) -> tuple[dict, np.ndarray]:
     """(row, output) of one layer. Raises RuntimeError if the output is not what PyTorch computes in float64."""
-    w = convgen.workload(layer.workload)
+    w = convgen.workload(workload)
     tensors = {name: in_format(torch.from_numpy(value), w.layout) for name, value in arrays.items()}
     kinds = {t["name"]: t["kind"] for t in w.signature["tensors"]}
     bound = library.bind(w.operator, **{name: tensors[name] for name in kinds if kinds[name] == "param"}, **w.attributes)
@@ -39,8 +39,8 @@ def serve(layer, library, arrays: dict[str, np.ndarray]) -> tuple[dict, np.ndarr
     expected = w.baseline(**{name: value.double() for name, value in tensors.items()})
     error = float((output.double() - expected).norm() / expected.norm())
     if not error <= TOLERANCE:
-        raise RuntimeError(f"{layer.title}: relative L2 distance {error:.2e} from PyTorch's result, allowed is {TOLERANCE:.0e}")
-    return {"title": layer.title, "workload": w.id, "error": error, "calls": library.stats()["calls"][w.id]}, output.numpy()
+        raise RuntimeError(f"{title}: relative L2 distance {error:.2e} from PyTorch's result, allowed is {TOLERANCE:.0e}")
+    return {"title": title, "workload": w.id, "error": error, "calls": library.stats()["calls"][w.id]}, output.numpy()
 
 
 def main(folder: Path) -> None:
@@ -48,9 +48,9 @@ def main(folder: Path) -> None:
     (folder / "outputs").mkdir(exist_ok=True)
     rows = []
     with torch.inference_mode():
-        for number, layer in enumerate(LAYERS):
+        for number, (title, workload) in enumerate(json.loads((folder / "layers.json").read_text())):
             with np.load(folder / "tensors" / f"{number}.npz") as arrays:
-                row, output = serve(layer, library, dict(arrays))
+                row, output = serve(title, workload, library, dict(arrays))
             np.save(folder / "outputs" / f"{number}.npy", output)
             rows.append(row)
     bare.assert_bare()
