@@ -65,7 +65,7 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
     Returns a Result, also after Ctrl-C (then `.interrupted`). Raises ArgumentError, TargetError.
     """
     from ..targets import resolve
-    entries = [w if hasattr(w, "workload") else Entry(w) for w in workloads]
+    entries = merged(workloads)
     if not entries:
         raise ArgumentError("bench: there is no workload to race")
     peers = PEERS if peers is None else tuple(peers)
@@ -95,6 +95,16 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
         except KeyboardInterrupt:
             result.interrupted = True
     return result
+
+
+def merged(workloads: Sequence) -> list[Entry]:
+    """Workloads as entries; one that stands several times is raced once, with the sum of its counts."""
+    found: dict = {}
+    for w in workloads:
+        new = Entry(w.workload, w.name, w.count) if hasattr(w, "workload") else Entry(w)
+        old = found.get(new.workload)
+        found[new.workload] = Entry(new.workload, old.name or new.name, old.count + new.count) if old else new
+    return list(found.values())
 
 
 class _Race:

@@ -88,7 +88,9 @@ def _converted(case: Case, module, other: bool):
             raise NotOffered(f"PyTorch has no channels_last format for {x.ndim} dimensions")
         return module
     if last:
-        module.to(memory_format=wanted)
+        for p in module.parameters():
+            if p.ndim == x.ndim:
+                p.data = p.data.contiguous(memory_format=wanted)
     if not other:
         return module
     back = torch.contiguous_format if last else _FORMATS[x.ndim]
