@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 
+from convgen import algorithms
+from convgen.lang import access
+from convgen.lang.program import Program
+
 
 class KnobSpace:
     """A product of finite domains under constraints. Subclasses fill `domains` and define `valid` and `features`.
@@ -11,7 +15,6 @@ class KnobSpace:
     A choice is a flat JSON dict, knob name → value, with "algorithm" beside the knobs.
     """
 
-    version = 1
     domains: dict
 
     def valid(self, choice: dict) -> str | None:
@@ -57,3 +60,48 @@ class KnobSpace:
     @staticmethod
     def key(choice: dict) -> str:
         return repr(sorted(choice.items()))
+
+
+class Tree:
+    """The space of one workload: algorithm by algorithm a KnobSpace over the rewritten program. Subclasses name the `leaf` class and the `version`."""
+
+    leaf: type
+    version: int
+
+    def __init__(self, description: dict, target: dict):
+        programs = algorithms.variants(Program.from_json(description))
+        self.leaves = {name: self.leaf(name, access.specialised(p), target) for name, p in programs.items()}
+
+    @property
+    def feature_names(self) -> list:
+        return next(iter(self.leaves.values())).feature_names
+
+    @property
+    def size(self) -> int:
+        return sum(l.size for l in self.leaves.values())
+
+    def default(self) -> dict:
+        return next(iter(self.leaves.values())).default()
+
+    def defaults(self) -> list:
+        """The default of every algorithm, the preferred one first."""
+        return [l.default() for l in self.leaves.values()]
+
+    def valid(self, choice: dict) -> str | None:
+        leaf = self.leaves.get(choice.get("algorithm"))
+        return f"algorithm must be one of {list(self.leaves)}, got {choice.get('algorithm')!r}" if leaf is None else leaf.valid(choice)
+
+    def candidates(self, rng, n: int, seen=()) -> list:
+        """Up to n new valid choices: first the default of every algorithm, then random ones from all algorithms alike."""
+        known = {KnobSpace.key(c) for c in seen}
+        first = [c for c in self.defaults() if KnobSpace.key(c) not in known]
+        leaves = list(self.leaves.values())
+        found = [c for leaf in leaves for c in leaf.candidates(rng, -(-n // len(leaves)), [*seen, *first])]
+        rng.shuffle(found)
+        return [*first, *found][:n]
+
+    def neighbours(self, choice: dict) -> list:
+        return self.leaves[choice["algorithm"]].neighbours(choice)
+
+    def features(self, choice: dict) -> list:
+        return self.leaves[choice["algorithm"]].features(choice)

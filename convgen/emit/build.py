@@ -7,7 +7,7 @@ import re
 
 import tvm
 
-from .. import schedules
+from .. import algorithms, schedules
 from ..errors import EmitError
 from ..lang import access
 from ..lang.program import Program
@@ -22,12 +22,12 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
     `choice` None means the space's default. Raises EmitError for a choice outside the space, or one that TVM cannot schedule.
     """
     described = Program.from_json(description)
-    program = access.specialised(described)
     space = schedules.space(description, target)
     choice = space.default() if choice is None else choice
     reason = space.valid(choice)
     if reason is not None:
-        raise EmitError(f"{program.id}: {reason}")
+        raise EmitError(f"{described.id}: {reason}")
+    program = access.specialised(algorithms.variants(described)[choice["algorithm"]])
     made = plan.make(program, choice, target["lanes"]["float32"])
     workspace = plan.staged_bytes(made)  # before lowering makes the batch symbolic
     lowered = lower.lower(made, symbol)

@@ -95,16 +95,19 @@ def roles(stage) -> Roles:
                 gathered |= set(names)
                 continue
             mixed_out, mixed_red = [n for n in names if n in out and n not in single], [n for n in names if n in red and n not in single]
-            if mixed_out and mixed_red and _moves(index, mixed_out):
+            moving = [n for n in mixed_out if _moves(index, n)] if mixed_red else []
+            if moving:
                 window |= set(mixed_red)
-                spatial |= set(mixed_out)
-    # a group map (o // q * m + c) mixes an output axis with the reduced channel, but it is no window: the partner must move with every step
+                spatial |= set(moving)
+    # a group map (o // q * m + c) mixes an output axis with the reduced channel, but it is no window: its partner must move with every step
     return Roles([n for n in red if n in window], [n for n in out if n in spatial], [n for n in red if n not in window],
                  [n for n in out if n not in spatial], sorted(gathered))
 
 
-def _moves(index, partners) -> bool:
-    """Whether the index is affine in its output partner (a window), rather than a step function of it (a group map)."""
-    if linear(index) is not None:
-        return True
-    return not any(x.op == "//" and any(n in x.axes() for n in partners) and not (set(x.axes()) - set(partners)) for x in index.walk())
+def _moves(index, axis) -> bool:
+    """Whether the axis moves the index with its every step, rather than through a step function of it (a group map, a phase)."""
+    if index.op in ("+", "-"):
+        return any(_moves(a, axis) for a in index.args)
+    if index.op == "*":
+        return any(E.constant(a) is not None for a in index.args) and any(_moves(a, axis) for a in index.args)
+    return index.op == "axis" and index.data == axis

@@ -9,25 +9,22 @@ import math
 
 from convgen.emit import plan as P
 from convgen.lang import access
-from convgen.lang.program import Program
 from convgen.lang.size import tree_of, value_of
 
-from ..knobs import KnobSpace
+from ..knobs import KnobSpace, Tree
 
 _BODY = 700  # vector operations in one unrolled body
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
 
-class Space(KnobSpace):
-    """Knobs of every anchor, prefixed by the stage's name."""
+class Leaf(KnobSpace):
+    """Knobs of every anchor of one algorithm's program, prefixed by the stage's name."""
 
-    version = 1
-
-    def __init__(self, description: dict, target: dict):
-        self.program, self.target = access.specialised(Program.from_json(description)), target
+    def __init__(self, algorithm: str, program, target: dict):
+        self.program, self.target = program, target
         self.lanes, self.registers = target["lanes"]["float32"], target["vector_registers"]
         self.anchors = P.anchors(self.program)
-        self.domains = {"algorithm": ["direct"]}
+        self.domains = {"algorithm": [algorithm]}
         self._info = {}
         for s in self.anchors:
             self._add(s)
@@ -236,3 +233,10 @@ class Space(KnobSpace):
 
 _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
              "window_inner", "inline", "blocked", "local_copies", "pass", "row", "spatial_vec", "block", "unroll", "channels_last"]
+
+
+class Space(Tree):
+    """Algorithms first, then each algorithm's knobs."""
+
+    version = 2
+    leaf = Leaf
