@@ -62,8 +62,8 @@ class _Lowering:
         return self.batch if self.batch is not None and axis is not None and tree_of(axis.size) == "N" else value
 
     # -- expressions ----------------------------------------------------------------------------------------------------
-    def value(self, e, axes, read):
-        """A TIR expression. `axes`: axis name → index; `read(load, index)`: the element of a tensor."""
+    def value(self, e, axes, read, indexing=False):
+        """A TIR expression. `axes`: axis name → index; `read(load, index)`: the element of a tensor; `indexing`: it becomes a position."""
         op = e.op
         if op == "axis":
             return axes[e.data]
@@ -73,12 +73,17 @@ class _Lowering:
             return self._dim(e.data[0], tirx.const(e.data[1], "int32"))
         if op == "load":
             return read(e, [self.value(a, axes, read) for a in e.args])
-        a = [self.value(x, axes, read) for x in e.args]
+        a = [self.value(x, axes, read, indexing or op == "int") for x in e.args]
         if op == "select":
             heavy = any(x.op == "load" for x in e.args[1].walk()) or any(x.op == "load" for x in e.args[2].walk())
             return tirx.if_then_else(*a) if heavy else tirx.Select(*a)
         if op in FUNCTIONS:
             return FUNCTIONS[op](a[0])
+        if op in ("min", "max") and e.dtype == "float":
+            limits = [not x.loads() for x in e.args]
+            # A comparison with NaN is false and takes the second operand: relu keeps NaN as PyTorch does, a clamped position stays inside.
+            if limits[0] != limits[1] and limits[1] != indexing:
+                a.reverse()
         return _OPS[op](*a)
 
     # -- reads ----------------------------------------------------------------------------------------------------------
@@ -127,12 +132,16 @@ class _Lowering:
             if operand is not None and operand.kind in ("staged", "packed"):
                 return self.tensors[operand.name](*operand.layout.index([self._coord(c, index) for c in operand.coords]))
             name, padding = load.data
-            inside = []
-            for d, (i, a) in enumerate(zip(index, load.args)):
-                if beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d])):
-                    i = te.min(i, self._extent_of(name, d) - 1)
-                inside.append(i)
-            return self.element(name, inside, padding)
+            clamp = {d for d, a in enumerate(load.args) if beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d]))}
+            stored = self.tensors.get(name)
+            if stored is not None and stored[1].split in clamp:  # whole blocks beyond the end: clamp the block, so that lanes stay side by side
+                tensor, layout, _ = stored
+                clamp.discard(layout.split)
+                physical = layout.index([te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)])
+                at = layout.order.index(layout.split)
+                physical[at] = te.min(physical[at], layout.blocks - 1)
+                return _float(tensor, physical)
+            return self.element(name, [te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)], padding)
         return read
 
     def _extent_of(self, name, d):

@@ -1,0 +1,90 @@
+"""Builds kernels and checks them, many in one process of its own, because it imports TVM; the parent is tests/emit/kernels.py."""
+
+import hashlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from convgen.workers.child import serve
+
+_shims = []
+
+
+def built(description, target, choice, folder):
+    """(kernel entry, path of the linked library, seconds of compiling)."""
+    from convgen.emit import build_kernel
+    from convgen.export.link import compile_shim, link_objects
+
+    if not _shims:
+        build_kernel(description, target, choice, folder, "cg_first")  # the compiler loads here, outside any time
+        _shims.append(os.path.join(os.getcwd(), "shim.so"))
+        compile_shim(_shims[0])
+    begun = time.perf_counter()
+    entry = build_kernel(description, target, choice, folder, "cg_test")
+    seconds = time.perf_counter() - begun
+    path = Path(folder, "kernel.so")
+    link_objects([Path(folder, entry["object"])], path)
+    return entry, str(path), seconds
+
+
+def check(description, target, choice=None, others=(), thorough=True):
+    """Compile one kernel and judge it on its own workload and on `others` (descriptions that the same kernel must serve).
+
+    Returns the verdict of each, what the object needs from outside, and how long compiling took.
+    """
+    from convgen.lang.program import Program
+    from convgen.tune.cases import CaseBook
+    from convgen.tune.kernel import NativeKernel
+    from convgen.tune.verify import verify
+
+    with tempfile.TemporaryDirectory() as folder:
+        entry, path, seconds = built(description, target, choice, folder)
+        digest = hashlib.sha256(Path(folder, entry["object"]).read_bytes()).hexdigest()
+        verdicts = []
+        for d in [description, *others]:
+            verdicts.append(verify(NativeKernel(path, entry, d["dims"], _shims[0]), CaseBook(Program.from_json(d)), thorough).to_json())
+        return {"verdicts": verdicts, "seconds": seconds, "digest": digest, "entry": entry}
+
+
+def run(description, target, tensors):
+    """The default kernel's output for these tensors (nested lists)."""
+    from convgen.lang.program import Program
+    from convgen.tune.cases import Case
+    from convgen.tune.kernel import NativeKernel
+    from convgen.tune.verify import Run
+
+    with tempfile.TemporaryDirectory() as folder:
+        entry, path, _ = built(description, target, None, folder)
+        case = Case("F", 0, {name: np.array(value, np.float32) for name, value in tensors.items()}, None)
+        once = Run(NativeKernel(path, entry, description["dims"], _shims[0]), Program.from_json(description), case)
+        reason = once.first()
+        assert reason is None, reason
+        return once.result().tolist()
+
+
+def functions(names, values):
+    """Vector functions at float32 `values`, evaluated by compiled code: {name: list of float32}."""
+    import tvm
+    from tvm import te
+
+    from convgen.emit.vector_math import FUNCTIONS
+
+    x = np.asarray(values, np.float32)
+    found = {}
+    for name in names:
+        a = te.placeholder(x.shape, "float32", name="a")
+        b = te.compute(x.shape, lambda i: FUNCTIONS[name](a[i]), name="b")
+        sch = tvm.s_tir.Schedule(te.create_prim_func([a, b]).with_attr("global_symbol", "main"))
+        _, inner = sch.split(sch.get_loops(sch.get_sblock("b"))[0], [None, 16])
+        sch.vectorize(inner)
+        out = tvm.runtime.empty(x.shape, "float32")
+        tvm.compile(sch.mod, tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"}))["main"](tvm.runtime.tensor(x), out)
+        found[name] = out.numpy().tolist()
+    return found
+
+
+if __name__ == "__main__":
+    serve({"check": check, "run": run, "functions": functions}, default_kind="compile_error")

@@ -1,0 +1,92 @@
+"""What a compiled kernel needs, says and repeats."""
+
+import math
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from convgen.emit.service import CompileService
+from convgen.errors import WorkerError
+from convgen.lang import parse
+from tests.emit.kernels import complaints, job, target
+
+FUNCTIONS = ["conv2d:n1,c4,o8,h6,w5,k3x3;padding=1:{}:nchw:act=gelu", "depthwise_conv2d:n1,c17,h6,w5,k3x3;padding=1:{}:nhwc:act=tanh", "dynamic_conv1d:n2,c8,heads2,l9,k3:{}:nlc:act=silu",
+             "deform_conv2d:n1,c4,o8,h6,w5,k3x3;padding=1:{}:nchw:mask"]
+
+
+@pytest.fixture(scope="module")
+def service():
+    pytest.importorskip("xgboost")  # stands for convgen[tune]
+    found = CompileService(1)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("types", ["f32.f32.f32", "f16.f32.f16", "bf16.f32.bf16"])
+def test_objects_need_no_library_of_mathematics(service, tmp_path, types):
+    for text in FUNCTIONS:
+        entry = service.build(parse(text.format(types)).description, target(), None, str(tmp_path), "cg_symbols")
+        lines = subprocess.run(["nm", entry["object"]], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.splitlines()
+        undefined = {line.split()[-1] for line in lines if line.split()[-2] == "U"}
+        assert undefined <= {"memset", "memcpy", "TVMFFIErrorSetRaisedFromCStrParts", "TVMFFIErrorSetRaisedFromCStr"}, text
+        exported = {line.split()[-1] for line in lines if line.split()[-2] == "T"}
+        assert {"__tvm_ffi_cg_symbols_run"} <= exported <= {"__tvm_ffi_cg_symbols_run", "__tvm_ffi_cg_symbols_prepare"}, text
+
+
+def test_same_description_and_choice_same_bytes(kernels):
+    for text in ("conv2d:n1,c5,o17,h6,w5,k3x3;padding=1:f32.f32.f32:nchw:act=silu,bias", "deform_conv2d:n1,c4,o8,h6,w5,k3x3;padding=1:f32.f32.f32:nhwc:mask"):
+        first, second, third = kernels.ask([job(parse(text))] * 2) + kernels.ask([job(parse(text))])
+        assert first["digest"] == second["digest"] == third["digest"]
+        assert first["entry"]["choice"] == second["entry"]["choice"]
+
+
+def test_entry_of_a_prepared_kernel(service, tmp_path):
+    w = parse("conv2d:n2,c6,o10,h7,w5,k3x3;stride=2,padding=1:f16.f32.f32:nhwc:act=relu,bias")
+    entry = service.build(w.description, target("x86:avx2"), None, str(tmp_path), "cg_entry")
+    assert (entry["id"], entry["operator"], entry["target"], entry["align"], entry["origin"]) == (w.id, "conv2d", "x86:avx2", 64, "default")
+    assert entry["dtypes"] == {"x": "float16", "weight": "float16", "bias": "float16"} and entry["output_dtype"] == "float32"
+    first, *packed, last = entry["args"]
+    assert first == {"name": "x", "kind": "input", "shape": [2, 7, 5, 6], "perm": [0, 2, 3, 1], "dtype": "float16"}
+    assert last == {"name": "out", "kind": "output", "shape": [2, 4, 3, 10], "perm": [0, 2, 3, 1], "dtype": "float32"}
+    assert packed and all(a["kind"] == "packed" and a["perm"] is None for a in packed)
+    assert entry["prepare"]["args"] == [{"name": "weight", "kind": "param", "shape": [10, 6, 3, 3], "perm": None, "dtype": "float16"},
+                                        {"name": "bias", "kind": "param", "shape": [10], "perm": None, "dtype": "float16"}, *packed]
+
+
+def test_a_choice_outside_the_space_is_refused_by_name(service, tmp_path):
+    w = parse("conv2d:n1,c4,o8,h6,w5,k3x3:f32.f32.f32:nchw")
+    with pytest.raises(WorkerError, match=rf"{re.escape(w.id)}: the knobs are not those of this space") as caught:
+        service.build(w.description, target(), {"algorithm": "direct"}, str(tmp_path), "cg_wrong")
+    assert caught.value.kind == "invalid"
+
+
+def test_workspace_covers_what_the_kernel_allocates(kernels):
+    """Padding is staged into a copy, so a call needs at least the padded input in float32."""
+    w = parse("conv2d:n1,c16,o16,h9,w9,k3x3;padding=1:f32.f32.f32:nchw")
+    (answer,) = kernels.ask([job(w)])
+    assert not complaints(w, answer)
+    assert answer["entry"]["workspace"] >= 4 * 16 * 11 * 11 or "inline" in answer["entry"]["choice"].values()
+
+
+def result(kernels, w, tensors):
+    (answer,) = kernels.ask([{"cmd": "run", "description": w.description, "target": target(), "tensors": {k: v.tolist() for k, v in tensors.items()}}])
+    return np.array(answer)
+
+
+def test_activations_keep_what_is_no_number(kernels):
+    w = parse("conv2d:n1,c2,o3,h4,w4,k1x1:f32.f32.f32:nchw:act=relu6")
+    tensors = w.program.sample(0)
+    tensors["x"][0, 0, 1, 2] = math.nan
+    lost = np.isnan(result(kernels, w, tensors))
+    assert lost[0, :, 1, 2].all() and lost.sum() == 3
+
+
+def test_a_position_that_is_no_number_lies_outside_the_image(kernels):
+    w = parse("deform_conv2d:n1,c3,o4,h5,w5,k3x3;padding=1:f32.f32.f32:nchw")
+    tensors = w.program.sample(0)
+    tensors["offset"][0, :, 2, 3] = math.nan
+    given = result(kernels, w, tensors)
+    tensors["offset"][0, :, 2, 3] = 1000.0
+    assert (given == result(kernels, w, tensors)).all()

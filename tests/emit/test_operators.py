@@ -1,0 +1,58 @@
+"""Every operator's kernels against the float64 oracle, on shapes where they would break, with canaries around every buffer."""
+
+import random
+
+import pytest
+
+from convgen import schedules
+from convgen.runtime.cpu import missing
+from tests.emit.kernels import complaints, job, target
+from tests.emit.workloads import HARD, workload
+
+AVX2 = "x86:avx2"
+
+
+def point(w, machine, seed):
+    """A random choice of knobs, the default where there is nothing to choose."""
+    space = schedules.space(w.description, machine)
+    return next(iter(space.candidates(random.Random(seed), 1)), space.default())
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_default_and_random_kernels(kernels, name):
+    narrow = target(AVX2)
+    asked = []
+    for seed, text in enumerate(HARD[name]):
+        w = workload(name, text)
+        asked += [(w, job(w)), (w, job(w, narrow, point(w, narrow, seed)))]
+    wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_half_precision_storage(kernels, name):
+    """Two bytes in memory, float32 in between: results are those of the rounded inputs, rounded once."""
+    wide = name in ("conv2d", "depthwise_conv2d", "dynamic_conv1d", "deform_conv2d")  # one of every kind writes float32 as well
+    types = ["f16.f32.f16", "bf16.f32.bf16", *(["bf16.f32.f32", "f16.f32.f32"] if wide else [])]
+    wrong, _ = kernels.check([workload(name, HARD[name][i % 2], kind) for i, kind in enumerate(types)])
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_any_batch(kernels, name):
+    """One kernel serves batches of 1, 3 and 8."""
+    text = HARD[name][0]
+    w = workload(name, text, any_batch=True)
+    others = [workload(name, f"n{n},{text.split(',', 1)[1]}") for n in (1, 3, 8)]
+    (answer,) = kernels.ask([job(w, others=others)])
+    assert not complaints(w, answer) and len(answer["verdicts"]) == 4
+    assert answer["entry"]["dims"]["N"] == {"min": 1}
+    assert all(a["shape"][0] == "N" for a in answer["entry"]["args"] if a["kind"] in ("input", "output"))
+
+
+def test_widest_preset(kernels):
+    machine = target("x86:avx512")
+    if missing(machine["features"]):
+        pytest.skip("this machine has no AVX-512")
+    wrong, _ = kernels.check([workload(n, HARD[n][0]) for n in ("conv2d", "depthwise_conv2d", "deform_conv2d")], machine)
+    assert not wrong, "\n".join(wrong)

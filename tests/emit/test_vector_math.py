@@ -1,0 +1,50 @@
+"""Vector functions against float64 over their whole range."""
+
+import math
+
+import numpy as np
+import pytest
+
+REFERENCE = {
+    "exp": (np.exp, 1.0), "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), 2.5), "tanh": (np.tanh, 1.5), "erf": (np.vectorize(math.erf), 1.0),
+}
+LIMITS = (-87.33, 88.37)  # of exp, inside which its result is a normal number
+SPECIAL = (0.0, -0.0, 1e-45, 3.4e38, -3.4e38, math.inf, -math.inf, math.nan)
+
+
+@pytest.fixture(scope="module")
+def arguments():
+    rng = np.random.default_rng(0)
+    sizes = 10.0 ** rng.uniform(-30, 38, 8000) * rng.choice([-1, 1], 8000)
+    dense = [np.linspace(-a, a, 20000) for a in (110, 9.5, 1)]
+    return np.concatenate([*dense, sizes, SPECIAL]).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def found(kernels, arguments):
+    (answer,) = kernels.ask([{"cmd": "functions", "names": list(REFERENCE), "values": arguments.tolist()}])
+    return {name: np.array(values) for name, values in answer.items()}
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_error_in_ulp(name, found, arguments):
+    reference, limit = REFERENCE[name]
+    x = arguments[:-len(SPECIAL)].astype(np.float64)
+    y = found[name][:-len(SPECIAL)]
+    if name in ("exp", "sigmoid"):
+        inside = (x > LIMITS[0]) & (x < LIMITS[1])
+        x, y = x[inside], y[inside]
+    expected = reference(x)
+    ulp = np.spacing(np.abs(expected).astype(np.float32)).astype(np.float64)
+    assert len(x) > 50000 and np.max(np.abs(y - expected) / ulp) <= limit
+
+
+def test_limits_and_what_is_no_number(found):
+    special = {name: dict(zip(map(str, SPECIAL), values[-len(SPECIAL):])) for name, values in found.items()}
+    for name, at_zero, low, high in (("exp", 1, 1.2e-38, 2.4e38), ("sigmoid", 0.5, 0, 1), ("tanh", 0, -1, 1), ("erf", 0, -1, 1)):
+        values = special[name]
+        assert values["0.0"] == values["-0.0"] == at_zero and math.isnan(values["nan"])
+        for size in ("3.4e+38", "inf"):
+            assert values[size] == pytest.approx(high, rel=0.01) and values[f"-{size}"] == pytest.approx(low, rel=0.03, abs=1e-38)
+    for name in ("sigmoid", "tanh", "erf"):
+        assert np.nanmax(np.abs(found[name])) == 1

@@ -1,0 +1,34 @@
+"""Shapes where kernels break: channels beside the lanes, windows larger than the image, one-sided padding, every flag. Ids without dtypes: they vary."""
+
+from convgen.lang import parse
+
+HARD = {
+    "conv1d": ["n1,c17,o33,l9,k3;stride=2,padding=0_2,padding_mode=reflect:ncl:act=relu,bias,residual", "n3,c8,o16,l2,k5;padding=4,dilation=2:nlc:act=gelu",
+               "n2,c6,o9,l11,k4;padding=3_1,groups=3,padding_mode=circular:nlc:bias"],
+    "conv2d": ["n1,c3,o17,h5,w9,k5x3;stride=2x1,padding=2_1x0_3:nchw:act=relu6,bias,residual", "n2,c33,o16,h3,w4,k3x5;padding=1x4,dilation=1x2,padding_mode=replicate:nhwc:bias",
+               "n1,c12,o20,h7,w6,k3x3;padding=1,groups=4:nchw:act=silu", "n1,c16,o34,h6,w5,k1x1:nhwc:act=hardswish,residual", "n1,c1,o1,h9,w8,k2x2;stride=3:nchw",
+               "n2,c8,o6,h8,w7,k3x3;padding=3x2,groups=2,padding_mode=circular:nhwc", "n1,c5,o7,h6,w6,k3x3;stride=1x2,padding=2_1x1_3,dilation=2,padding_mode=reflect:nchw:residual"],
+    "conv3d": ["n1,c3,o17,d4,h5,w6,k3x2x3;stride=1x2x1,padding=1_0x1_1x0_2:ncdhw:act=tanh,bias", "n2,c16,o5,d2,h4,w3,k2x3x2;padding=1,dilation=1x2x1:ndhwc:residual",
+               "n1,c6,o4,d3,h5,w4,k1x3x3;padding=1,groups=2,padding_mode=replicate:ncdhw"],
+    "conv_transpose1d": ["n2,c7,o17,l5,k4;stride=3,padding=1_2,output_padding=1:ncl:act=relu,bias", "n1,c12,o6,l6,k3;stride=2,groups=3,dilation=2:nlc:residual"],
+    "conv_transpose2d": ["n1,c5,o17,h4,w3,k3x4;stride=2x1,padding=1_0x2_1,output_padding=1x0:nchw:act=sigmoid,bias,residual", "n2,c16,o8,h3,w5,k2x2;stride=2:nhwc",
+                         "n1,c4,o6,h5,w4,k3x3;stride=2x3,padding=1,groups=2,dilation=2x1:nhwc:bias"],
+    "conv_transpose3d": ["n1,c3,o5,d2,h3,w3,k2x3x2;stride=2x1x2,padding=0_1x1_1x0_0:ncdhw:bias", "n2,c4,o16,d2,h2,w3,k2x2x3;stride=1x2x3,groups=2:ndhwc:act=gelu"],
+    "depthwise_conv2d": ["n1,c17,h9,w7,k3x5;stride=2x1,padding=1_2x0_4:nchw:act=gelu,bias,residual", "n2,c33,h3,w5,k7x7;padding=3:nhwc:bias", "n1,c5,m3,h6,w9,k3x3;padding=2,dilation=2,padding_mode=reflect:nhwc",
+                         "n1,c16,m2,h8,w17,k3x3;padding=1,padding_mode=circular:nchw:act=relu6", "n1,c1,h12,w9,k2x3;stride=3:nchw", "n3,c8,h5,w4,k3x3;padding=3_1x1_3,padding_mode=replicate:nhwc:residual"],
+    "inception_depthwise_conv2d": ["n1,c17,gc3,h6,w7:nchw:bias_h,bias_hw,bias_w", "n2,c24,gc8,h5,w4,square5,band3:nhwc:bias_w", "n1,c37,gc2,h9,w3,band7:nhwc"],
+    "dilated_reparam_conv2d": ["n1,c17,h6,w7,k5x5:nchw:act=relu,residual", "n2,c8,h4,w3,k9x9:nhwc:bias"],
+    "separable_block2d": ["n1,c17,o33,h7,w6,k3x3;stride=1x2,padding=1_0x2_1:nchw:act=relu6,bias", "n2,c16,o5,h5,w4,k3x5;padding=1x4,dilation=1x2:nhwc:bias,residual"],
+    "condconv2d": ["n3,c6,o10,e3,h7,w5,k3x3;stride=1x2,padding=1_0x2_1,groups=2:nchw:act=relu,bias", "n2,c5,o17,e2,h4,w6,k1x1:nhwc:residual", "n2,c16,o16,e4,h5,w5,k3x3;padding=2,groups=16,dilation=2:nhwc"],
+    "involution2d": ["n2,c12,g3,h6,w7,k3x5;stride=2x1,padding=1_1x4_0:nchw:act=silu,bias", "n1,c16,g1,h5,w4,k3x3;padding=2,dilation=2:nhwc:residual", "n1,c17,g17,h4,w9,k1x2:nhwc"],
+    "dynamic_conv1d": ["n2,c12,heads3,l9,k4;alignment=causal:ncl:act=relu,bias", "n1,c16,heads1,l5,k7:nlc:residual", "n3,c6,heads6,l8,k3;softmax=false:nlc"],
+    "deform_conv2d": ["n1,c6,o17,h7,w5,dg3,k3x3;stride=2x1,padding=1_2x0_1:nchw:act=relu,bias,mask", "n2,c8,o6,h5,w6,k3x2;padding=2,groups=2,dilation=2x1:nhwc:residual", "n1,c16,o16,h4,w4,dg2,k1x1:nhwc:mask"],
+}
+
+
+def workload(name, text, types="f32.f32.f32", any_batch=False):
+    """The workload of one text above."""
+    dims, layout, *flags = text.split(":")
+    if any_batch:
+        dims = "n{}+,{}".format(*dims[1:].split(",", 1))
+    return parse(":".join([f"{name}:{dims}", types, layout, *flags]))
