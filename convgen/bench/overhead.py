@@ -116,16 +116,24 @@ def measured(library: str, loop: str, workload: str, reference: str | None = Non
 
 
 def _arguments(signature: dict, case) -> list:
-    """The call's positional arguments in the torch schema's form; what only keywords can say must have its default."""
-    given, values = case.workload.attributes, []
-    for name in signature["positional"]:
-        value = given.get(name, case.tensors.get(name))
-        values.append([int(side) for pair in value for side in pair] if value and isinstance(value, tuple) and isinstance(value[0], tuple) else value)
-    defaults = {s["name"]: s["default"] for s in signature["attributes"] if s["name"] not in signature["positional"]}
-    special = [n for n, v in defaults.items() if given[n] != v]
+    """The call's positional arguments as people write them: one number where all are equal, nothing where the rest is default."""
+    given, specs = case.workload.attributes, {s["name"]: s for s in signature["attributes"]}
+    special = [n for n, s in specs.items() if n not in signature["positional"] and given[n] != s["default"]]
     if special:
         raise ArgumentError(f"{case.workload.id}: the call overhead is measured on calls with positional arguments, and {special[0]} is none")
+    values = [_short(given[n]) if n in specs else case.tensors.get(n) for n in signature["positional"]]
+    omitted = [specs[n]["default"] if n in specs else None for n in signature["positional"]]
+    while values[-1] is None or isinstance(values[-1], int) and values[-1] == omitted[len(values) - 1]:
+        values.pop()
     return values
+
+
+def _short(value):
+    """A canonical attribute as a number where it is one, else flat."""
+    if not isinstance(value, tuple):
+        return value
+    flat = [side for part in value for side in (part if isinstance(part, tuple) else (part,))]
+    return flat[0] if len(set(flat)) == 1 else flat
 
 
 def _raw(kernels: Path, shim: Path, loop: str, entry: dict, case):
