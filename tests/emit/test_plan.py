@@ -1,0 +1,92 @@
+"""Plans: which reads are copied, packed or direct, in which layout, and how much memory that takes."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convgen import schedules
+from convgen.emit import plan as P
+from convgen.emit.layout import Layout
+from convgen.lang import access, parse
+from tests.emit.kernels import target
+from tests.emit.workloads import HARD, workload
+
+AVX2 = target("x86:avx2")
+
+
+def planned(id, **knobs):
+    w = parse(id)
+    choice = schedules.space(w.description, AVX2).default()
+    return P.make(access.specialised(w.program), choice | knobs, 8)
+
+
+def operand(plan, tensor, stage="sum"):
+    return next(o for o in plan.stage(stage).operands.values() if o.source == tensor)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.data())
+def test_layouts_are_invertible(data):
+    extents = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    order = data.draw(st.permutations(range(len(extents))))
+    split = data.draw(st.none() | st.integers(0, len(extents) - 1))
+    layout = Layout(extents, order, split, data.draw(st.sampled_from((1, 2, 4))))
+    seen = set()
+    for logical in np.ndindex(*extents):
+        physical = tuple(layout.index(list(logical)))
+        assert all(0 <= i < n for i, n in zip(physical, layout.shape)) and layout.logical(physical) == list(logical)
+        seen.add(physical)
+    assert len(seen) == math.prod(extents)
+    assert layout.overhangs == (math.prod(layout.shape) != math.prod(extents))
+    assert len(layout.tags("abcd")) == len(layout.shape)
+
+
+def test_weights_are_packed_by_vectors_of_output_channels():
+    plan = planned("conv2d:n1,c6,o20,h9,w9,k3x3;padding=1:f32.f32.f32:nhwc", **{"sum.vec": "o", "sum.lanes": 8, "sum.vectors": 1})
+    weight = operand(plan, "weight")
+    assert weight.kind == "packed" and weight.layout.shape[-1] == 8 and math.prod(weight.layout.shape) == 24 * 6 * 9
+    assert weight.name in [p.name for p in plan.packed]
+    assert plan.stage("sum").layout.shape == [1, 3, 9, 9, 8]
+
+
+def test_padding_is_staged_or_inlined():
+    id = "conv2d:n1,c6,o16,h9,w7,k3x3;padding=1:f32.f32.f32:nhwc"
+    staged = operand(planned(id, **{"sum.padding": "stage", "sum.vec": "o", "sum.tile1": 1, "sum.tile2": 1}), "x")
+    assert staged.kind == "staged" and math.prod(staged.layout.shape) == 6 * 11 * 9
+    assert operand(planned(id, **{"sum.padding": "inline", "sum.vec": "o", "sum.pack": "plain"}), "x").kind == "raw"
+
+
+def test_unpadded_contiguous_input_is_read_where_it_is():
+    plan = planned("conv2d:n1,c8,o16,h8,w8,k1x1:f32.f32.f32:nhwc", **{"sum.vec": "o", "sum.pack": "plain"})
+    assert operand(plan, "x").kind == "raw"
+
+
+def test_staged_bytes_are_the_sizes_of_the_copies():
+    plan = planned("depthwise_conv2d:n2,c16,h9,w7,k3x3;padding=1:f32.f32.f32:nhwc", **{"sum.vec": "o", "sum.lanes": 8, "sum.padding": "stage", "sum.vectors": 1, "sum.tile1": 1, "sum.tile2": 1})
+    assert P.staged_bytes(plan) == 4 * 2 * 16 * 11 * 9
+
+
+def test_how_an_index_moves_with_the_vector():
+    program = access.specialised(parse("depthwise_conv2d:n1,c16,m2,h9,w9,k3x3;stride=1x2:f32.f32.f32:nchw").program)
+    stage = program.stage("sum")
+    ext = access.extents(stage)
+    x = next(e for e in stage.body.loads() if e.data[0] == "x")
+    assert P.vector_kinds(x, "o", ext, 8) == ["free", "other", "free", "free"]
+    assert P.vector_kinds(x, "p", ext, 8) == ["free", "free", "window", "free"]
+    assert P.vector_kinds(x, "q", ext, 4) == ["free", "free", "free", "other"]
+    grouped = access.specialised(parse("conv2d:n1,c8,o64,h9,w9,k3x3;groups=4:f32.f32.f32:nchw").program).stage("sum")
+    x = next(e for e in grouped.body.loads() if e.data[0] == "x")
+    assert P.vector_kinds(x, "o", access.extents(grouped), 8)[1] == "constant"
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_anchors_hold_the_work_and_store_the_output(name):
+    for text in HARD[name]:
+        program = access.specialised(workload(name, text).program)
+        anchors = P.anchors(program)
+        last, store = P.epilogue_of(program)
+        assert anchors and all(s.combiner for s in anchors)
+        assert last is None or (last.combiner and (store is None or store is program.run_stages[-1]))
