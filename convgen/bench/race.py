@@ -139,7 +139,6 @@ class _Race:
         except WorkerError as error:
             for runner in self.runners:
                 runner.failure = runner.failure or ("failed", f"no reference to check it against: {error}")
-        self.stage.end("referee")
         for process in dict.fromkeys(c.process for c in contestants):
             self._try(None, process, TURN_TIMEOUT, "drop")
         for runner in self.runners:

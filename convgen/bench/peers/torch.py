@@ -28,13 +28,13 @@ class Formulation(nn.Module):
         for n in self.constants:
             self.register_parameter(f"p_{n}", nn.Parameter(ready[n], requires_grad=False))
         if "bias" in self.after:
-            self.p_bias = nn.Parameter(self.after["bias"], requires_grad=False)
+            self.appended_bias = nn.Parameter(self.after["bias"], requires_grad=False)  # a folded form may have one of its own
 
     def forward(self, *inputs):
         named = dict(zip(self.names, inputs))
         after = {"residual": named.pop("residual")} if "residual" in named else {}
         if "bias" in self.after:
-            after["bias"] = self.p_bias
+            after["bias"] = self.appended_bias
         y = self.run(self.workload, **named, **{n: getattr(self, f"p_{n}") for n in self.constants})
         return epilogue(self.workload, y, after)
 
