@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Sequence
 
-from .errors import Error, WorkerError
+from .errors import ArgumentError, Error, WorkerError
 
 _log = logging.getLogger("convgen")
 
@@ -52,9 +52,13 @@ class Planned:
 
 def plan(workload, target, store) -> Planned:
     """Look the workload up. `target` is a Target, `store` a convgen.tune.records.Store."""
+    from .lang.visible import hidden_size
     from .schedules import space
     from .tune.identity import description_hash
     from .tune.lookup import look_up
+    hidden = hidden_size(workload.program)
+    if hidden:
+        raise ArgumentError(f"{workload.operator}: no tensor shows the size {hidden}, so a call could not state it; make it an attribute of the operator")
     description, machine = workload.description, target.to_json()
     return Planned(workload, machine, look_up(store, description, description_hash(description), machine, space(description, machine)))
 

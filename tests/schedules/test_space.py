@@ -1,0 +1,107 @@
+"""The space of every workload: what it proposes is valid, differs, and can be ranked."""
+
+import json
+import random
+
+import pytest
+
+from convgen import schedules, shapes
+from convgen.bench import suites
+from convgen.errors import TargetError
+from convgen.lang import parse
+from convgen.ops.table import TABLE
+from tests.emit.kernels import target
+from tests.emit.workloads import HARD, workload
+
+TARGETS = {name: target(name) for name in ("x86:avx2", "x86:avx512")}
+every_target = pytest.mark.parametrize("machine", TARGETS.values(), ids=TARGETS)
+every_operator = pytest.mark.parametrize("name", HARD)
+
+
+def workloads(name):
+    """Published shapes, hard ones, and random tiny ones."""
+    op = next(o for o in TABLE if o.name == name)
+    return [*op.workloads(), *(workload(name, text) for text in HARD[name]), *(shapes.small(op, seed) for seed in range(3))]
+
+
+def test_the_hard_workloads_cover_the_catalogue():
+    assert set(HARD) == {op.name for op in TABLE}
+
+
+@every_target
+@every_operator
+def test_proposals_are_valid(name, machine):
+    lengths = set()
+    for w in workloads(name):
+        space = schedules.space(w.description, machine)
+        default = space.default()
+        assert space.valid(default) is None, (w.id, space.valid(default))
+        assert default in space.defaults() and all(space.valid(d) is None for d in space.defaults())
+        found = space.candidates(random.Random(0), 6)
+        assert len({json.dumps(c, sort_keys=True) for c in found}) == len(found) <= space.size
+        for choice in found:
+            assert space.valid(choice) is None, (w.id, space.valid(choice))
+            row = space.features(choice)
+            assert all(isinstance(v, float) and v == v for v in row) and len(row) == len(space.feature_names)
+            lengths.add(len(row))
+    assert len(lengths) == 1
+
+
+@every_target
+def test_defaults_of_published_networks(machine):
+    ids = {line.split()[0] for suite in suites.names() for line in suites.path(suite).read_text().splitlines() if line.strip() and not line.startswith("#")}
+    assert len(ids) > 100
+    for id in sorted(ids):
+        space = schedules.space(parse(id).description, machine)
+        assert not [space.valid(c) for c in space.defaults() if space.valid(c)], id
+
+
+@every_operator
+def test_neighbours_differ_in_one_knob_and_are_valid(name):
+    w = workload(name, HARD[name][0])
+    space = schedules.space(w.description, TARGETS["x86:avx512"])
+    for choice in space.candidates(random.Random(1), 2):
+        for other in space.neighbours(choice):
+            assert sum(choice[k] != other[k] for k in choice) == 1 and space.valid(other) is None
+
+
+@every_operator
+def test_kernels_of_one_element(name):
+    """The smallest workload an operator has can be planned; where nothing can be chosen, the default is the space."""
+    op = next(o for o in TABLE if o.name == name)
+    least = {"inception_depthwise_conv2d": {"C": 3}, "dilated_reparam_conv2d": {"KH": 5, "KW": 5}}
+    w = op(**{d: 1 for d in op.dims} | least.get(name, {}))
+    space = schedules.space(w.description, TARGETS["x86:avx2"])
+    assert all(space.valid(c) is None for c in [*space.defaults(), *space.candidates(random.Random(0), 3)])
+
+
+def test_candidates_follow_the_seed_and_avoid_what_was_seen():
+    w = parse("conv2d:n1,c32,o32,h14,w14,k3x3;padding=1:f32.f32.f32:nchw")
+    space = schedules.space(w.description, TARGETS["x86:avx2"])
+    first = space.candidates(random.Random(3), 10)
+    assert first == space.candidates(random.Random(3), 10) and len(first) == 10
+    assert not [c for c in space.candidates(random.Random(3), 10, seen=first) if c in first]
+
+
+def test_choices_are_plain_json():
+    w = parse("deform_conv2d:n1,c8,o8,h9,w9,k3x3;padding=1:f32.f32.f32:nchw:mask")
+    space = schedules.space(w.description, TARGETS["x86:avx512"])
+    for choice in [space.default(), *space.candidates(random.Random(0), 5)]:
+        assert json.loads(json.dumps(choice)) == choice
+
+
+def test_invalid_choices_are_named():
+    w = parse("conv2d:n1,c32,o32,h14,w14,k3x3;padding=1:f32.f32.f32:nchw")
+    space = schedules.space(w.description, TARGETS["x86:avx2"])
+    default = space.default()
+    assert "algorithm must be one of" in space.valid({"algorithm": "magic"})
+    assert "knobs are not those" in space.valid({"algorithm": "direct"})
+    assert "sum.lanes must be one of" in space.valid(default | {"sum.lanes": 3})
+    wide = default | {"sum.vectors": 4} | {f"sum.tile{i}": max(space.leaves["direct"].domains[f"sum.tile{i}"]) for i in (1, 2)}
+    assert "accumulators do not fit 16 registers" in space.valid(wide)
+
+
+def test_a_target_without_a_space_is_refused():
+    w = parse("conv2d:n1,c3,o4,h6,w6,k3x3:f32.f32.f32:nchw")
+    with pytest.raises(TargetError, match="no schedule space for target abacus"):
+        schedules.space(w.description, {"name": "abacus", "family": "wood"})
