@@ -190,7 +190,7 @@ class _Race:
             self._prepare(runner)
             if not runner.running:
                 return
-        timed = self._try(runner, process, TURN_TIMEOUT, "turn", key=runner.key, seconds=seconds, once_us=runner.prepared["once_us"], l3=flush)
+        timed = self._try(runner, process, TURN_TIMEOUT, "turn", key=runner.key, seconds=seconds, once_us=runner.prepared["once_us"], l3=flush, threads=self.machine.threads)
         if timed:
             runner.medians.append(timed["median_us"])
             runner.leasts.append(timed["least_us"])

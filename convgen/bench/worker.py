@@ -7,6 +7,7 @@ import gc
 import importlib
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +93,10 @@ def difference(result, expected: np.ndarray, ready: Ready | None = None) -> floa
     return error if error == error else float("inf")
 
 
-def turn(key: str, seconds: float, once_us: float, l3: int = 0) -> dict:
+def turn(key: str, seconds: float, once_us: float, l3: int = 0, threads: int = 1) -> dict:
     """One round: {"median_us", "least_us", "calls"}. l3: bytes of the last cache, flushed before every call; 0 for warm caches."""
     ready = _ready[key]
-    calls, before, times = (1, _flusher(l3), []) if l3 else (_calls[key], None, [])
+    calls, before, times = (1, _flusher(l3, threads), []) if l3 else (_calls[key], None, [])
     gc.collect()
     gc.disable()
     try:
@@ -111,10 +112,11 @@ def turn(key: str, seconds: float, once_us: float, l3: int = 0) -> dict:
     return {"median_us": timing.quartiles(times)[1] * 1e6, "least_us": min(times) * 1e6, "calls": calls * len(times)}
 
 
-def _flusher(l3: int):
+def _flusher(l3: int, threads: int):
+    """Writes three times the last cache's size, on as many threads as compute, since every processor has caches of its own."""
     if l3 not in _flush:
-        junk = np.zeros(3 * l3 // 8)
-        _flush[l3] = lambda: np.add(junk, 1.0, out=junk)
+        pool, junk = ThreadPoolExecutor(threads), [np.zeros(3 * l3 // 8) for _ in range(threads)]
+        _flush[l3] = lambda: list(pool.map(lambda v: np.add(v, 1.0, out=v), junk))
     return _flush[l3]
 
 
@@ -122,6 +124,8 @@ def drop() -> None:
     """Forget the contestants of the last workload."""
     _ready.clear()
     _calls.clear()
+    if "torch._dynamo" in sys.modules:  # else what it compiled for this workload counts against the next one's limit of recompilations
+        sys.modules["torch._dynamo"].reset()
     gc.collect()
 
 

@@ -111,7 +111,6 @@ def compiled(case: Case, form: str, frozen: bool = False, other: bool = False) -
     """One formulation through torch.compile; frozen: with parameters as constants, which lets it repack them once."""
     import torch._inductor.config as config
     torch.set_num_threads(case.threads)
-    torch._dynamo.reset()  # each case is compiled for its own shapes
     config.freezing = frozen
     inputs = list(case.inputs.values())
     call = torch.compile(_converted(case, _module(case, form), other), dynamic=False)
