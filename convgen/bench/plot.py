@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from .report import Result
+from .report import Result, threads
 
-_TICKS = (0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 50)
+_TICKS = (0.1, 0.25, 0.5, 1, 1.5, 2, 3, 5, 10, 20, 50)
 
 
 def draw(result: Result, path: str | os.PathLike) -> None:
@@ -20,7 +20,7 @@ def draw(result: Result, path: str | os.PathLike) -> None:
     if network:
         _gap(axes[1], network)
     first = result.rows[0] if result.rows else {}
-    figure.suptitle(f"{first.get('cpu', '')}, {first.get('threads', '?')} threads, {'cold' if first.get('cold') else 'warm'} caches, {first.get('date', '')}", fontsize=9)
+    figure.suptitle(f"{first.get('cpu', '')}, {threads(first)}, {'cold' if first.get('cold') else 'warm'} caches, {first.get('date', '')}", fontsize=9)
     figure.savefig(path, dpi=140)
 
 
@@ -33,7 +33,7 @@ def _ratios(axes, races) -> None:
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     values = [r.ratio for r in races] or [1]
-    low, high = min(0.5, *values) / 1.1, max(2, *values) * 2
+    low, high = min(0.5, *values) / 1.1, max(2, *values) * 4
     ticks = [t for t in _TICKS if low <= t <= high]
     axes.set_xlim(low, high)
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
@@ -45,12 +45,16 @@ def _ratios(axes, races) -> None:
 
 def _gap(axes, network: dict) -> None:
     """Latencies on a log axis: the distance to `ideal` is -log of the efficiency."""
+    from matplotlib.ticker import LogLocator
     names = ("ideal", "waterline", "convgen", "best peers")
     for y, name in enumerate(names):
         milliseconds = network[name] * 1e3
         axes.barh(y, milliseconds, color={"convgen": "tab:green", "best peers": "tab:orange"}.get(name, "0.8"))
         axes.annotate(f" {milliseconds:.3g} ms, efficiency {network['ideal'] / network[name]:.0%}", (milliseconds, y), va="center", fontsize=7)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.minorticks_off()
     axes.set_xlim(network["ideal"] * 1e3 / 2, max(network[n] for n in names) * 1e3 * 4)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()

@@ -135,7 +135,7 @@ class Result:
         if not self.rows:
             return "nothing was measured"
         first = self._machine
-        head = f"{first['cpu']}, {first['threads']} threads, {'cold' if first['cold'] else 'warm'} caches, {first['date']}"
+        head = f"{first['cpu']}, {threads(first)}, {'cold' if first['cold'] else 'warm'} caches, {first['date']}"
         if first.get("roofline"):
             copy = first["roofline"]["copy_gbs"]
             head += f"; peak {first['roofline']['gflops']:.0f} GFLOP/s, copy {copy[0][1]:.0f} GB/s in cache, {copy[-1][1]:.0f} from memory"
@@ -186,6 +186,12 @@ def us(value: float) -> str:
 
 def times(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}"
+
+
+def threads(row: dict) -> str:
+    """How many threads, in words."""
+    n = row.get("threads")
+    return "1 thread" if n == 1 else f"{n} threads"
 
 
 def mean(values) -> float | None:
