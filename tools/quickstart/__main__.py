@@ -60,6 +60,8 @@ def race(output: Path, seconds: float, peers=("torch", "compile"), rounds: int =
 def report(output: Path, served: list[dict], result) -> str:
     """The table; also written to `output`/table.txt, beside the picture."""
     text = draw.table(served, result.races)
+    if draw.busy(result.races):
+        text += "\n" + draw.BUSY
     (output / "table.txt").write_text(text + "\n")
     maps = []
     for number in range(len(served)):
@@ -88,11 +90,16 @@ def main(arguments=None) -> int:
     say("\n" + report(output, served, result))
     for row in (r for r in result.rows if not r["ok"]):
         say(f"{row['contestant']} was not timed: {row['reason']}: {row['workload']}")
-    if any(row["busy"] for row in result.rows):
-        say("something else ran on this machine during the race: the times are not to be trusted")
     say(f"\n{time.monotonic() - begun:.0f} s; picture, table, library and records are in {output}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except subprocess.CalledProcessError:  # it has said why
+        sys.exit(1)
+    except convgen.Error as error:
+        sys.exit(f"quickstart: {error}")

@@ -7,6 +7,12 @@ from pathlib import Path
 import numpy as np
 
 HEAD = ("layer", "error", "convgen", "best PyTorch", "ratio", "of roofline", "which PyTorch")
+BUSY = "something else ran on this machine during the race: measure again before you trust these times"
+
+
+def busy(races: list) -> bool:
+    """Whether foreign work disturbed any of the races."""
+    return any(row.get("busy") for race in races for row in race.rows)
 
 
 def table(served: list[dict], races: list) -> str:
@@ -38,7 +44,7 @@ def picture(path: Path, image: np.ndarray, served: list[dict], races: list, maps
         _show(figure.add_subplot(grid[0, place + 2:place + 4]), after[channel], f"output map {channel}")
         _bars(figure.add_subplot(grid[1, place:place + 4]), race)
     facts = races[0].rows[0]
-    figure.suptitle(f"{facts['cpu']}, {facts['threads']} threads, {facts['date']}; medians of interleaved rounds", fontsize=9)
+    figure.suptitle(f"{facts['cpu']}, {facts['threads']} threads, {facts['date']}; medians of interleaved rounds" + (f"\n{BUSY}" if busy(races) else ""), fontsize=9)
     figure.savefig(path, dpi=110)
 
 
