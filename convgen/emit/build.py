@@ -33,7 +33,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
     lowered = lower.lower(made, symbol)
     try:
         run = schedules.apply(lowered.run, lowered.blocks, choice, target)
-    except (tvm.error.TVMError if hasattr(tvm, "error") else RuntimeError, ValueError, RuntimeError) as e:
+    except (RuntimeError, ValueError) as e:
         raise EmitError(f"{program.id}: TVM refuses the schedule: {_first_line(e)}") from e
     functions = {f"{symbol}_run": run["main"]}
     if lowered.prepare is not None:

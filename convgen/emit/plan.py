@@ -295,8 +295,9 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
         channel = set(access.roles(stage).channel)
         inner = [i for i, c in enumerate(coords) if c[0] == "dim" and channel & set(load.args[c[1]].axes())]
         if inner:
-            block = choice.get(f"{stage.name}.block", 0) or extents[inner[0]]
-            split, lanes = inner[0], min(block, extents[inner[0]])
+            widest = max(inner, key=lambda i: extents[i])  # a window over one position counts as channel, too
+            block = choice.get(f"{stage.name}.block", 0) or extents[widest]
+            split, lanes = widest, min(block, extents[widest])
     del true
     return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch)
 
