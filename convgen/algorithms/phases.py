@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import gcd
 
-from ..lang import access, expr as E
+from ..lang import access, expr as E, ranges
 from ..lang.program import Stage
-from ..lang.size import Size
+
+from ..lang.size import Size, value_of
 
 NAME = "phases"
 
@@ -89,6 +90,8 @@ def _split(program, stage, factors, guarded, pairs):
     kernels, rest = [], []
     for f in factors:
         moved = _rebuild(f if f is not guarded else guarded.args[1], mapping, positions)
+        if f is guarded:
+            moved = _covered(moved, program, ranges.whole(access.extents(stage) | {a.name: value_of(a.size) for a in [*phases, *quotients.values(), *taps.values()]}))
         touched = [k for k in inside if k in f.axes()]
         if f is not guarded and touched and f.op == "load" and program.tensor(f.data[0]) is not None and program.tensor(f.data[0]).kind == "param":
             condition = inside[touched[0]]
@@ -126,6 +129,22 @@ def _split(program, stage, factors, guarded, pairs):
         else:
             stages.append(replace(s, body=_reread(s.body, stage.name, joined)))
     return replace(program, stages=stages)
+
+
+def _covered(e, program, steps):
+    """Reads of filled taps may leave a tensor that needed no padding so far: they get zeros, for nothing else is harmless times zero."""
+    if e.op != "load":
+        return E.Expr(e.op, [_covered(a, program, steps) for a in e.args], e.dtype, e.data) if e.args else e
+    name, padding = e.data
+    shape = (program.tensor(name) or program.stage(name)).shape
+    amounts = list(padding.amounts) if padding else [(0, 0)] * len(shape)
+    index = list(e.args)
+    for d, n in enumerate(shape):
+        lo, hi = ranges.interval(index[d], steps)
+        if not any(map(value_of, amounts[d])) and (lo < 0 or hi >= n):
+            amounts[d] = tuple(Size(v, v, []) for v in (max(0, -lo), max(0, hi - n + 1)))
+            index[d] = index[d] + amounts[d][0]
+    return E.Expr("load", index, "float", (name, E.Padding(amounts, padding.mode if padding else "zeros")))
 
 
 def _rebuild(e, mapping, positions):
