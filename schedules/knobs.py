@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 from convgen import algorithms
-from convgen.lang import access
+from convgen.lang import access, count
 from convgen.lang.program import Program
+
+
+BALANCE = 8  # operations that take as long as moving one byte: decides between fewer multiplications and larger transformed kernels
 
 
 class KnobSpace:
@@ -81,11 +84,12 @@ class Tree:
         return sum(l.size for l in self.leaves.values())
 
     def default(self) -> dict:
-        return next(iter(self.leaves.values())).default()
+        """Without measuring: the algorithm of least estimated cost, at its own default."""
+        return self.defaults()[0]
 
     def defaults(self) -> list:
-        """The default of every algorithm, the preferred one first."""
-        return [l.default() for l in self.leaves.values()]
+        """The default of every algorithm, the least estimated cost first."""
+        return [leaf.default() for leaf in sorted(self.leaves.values(), key=lambda leaf: count.flops(leaf.program) + BALANCE * count.least_bytes(leaf.program))]
 
     def valid(self, choice: dict) -> str | None:
         leaf = self.leaves.get(choice.get("algorithm"))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from . import phases
+from . import phases, winograd
 
-# In the order of preference for a kernel that was never tuned; each module has NAME and rewrite(program) -> Program | None.
-REWRITES = (phases,)
+# Each module has rewrites(program) -> {algorithm name: equal program}.
+REWRITES = (phases, winograd)
+_NORM = ("winograd",)
 
 
 def variants(program) -> dict:
-    """Algorithm name → program that computes the same. "direct" is the description itself; the first entry is the one to take without measuring."""
+    """Algorithm name → program that computes the same. "direct" is the description itself."""
     found = {}
     for module in REWRITES:
-        rewritten = module.rewrite(program)
-        if rewritten is not None:
-            found[module.NAME] = rewritten
+        found |= module.rewrites(program)
     found["direct"] = program
     return found
+
+
+def oracle(algorithm: str) -> str:
+    """How results of an algorithm are judged: "EF" for reordered sums (exact integers, float bound), "N" for a norm bound."""
+    return "N" if algorithm.startswith(_NORM) else "EF"

@@ -8,15 +8,13 @@ The identity "transposed = s^D phases" is folklore; tests/algorithms checks it a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import gcd
 
 from ..lang import access, expr as E, ranges
 from ..lang.program import Stage
 
 from ..lang.size import Size, value_of
-
-NAME = "phases"
 
 
 @dataclass
@@ -31,8 +29,8 @@ class _Pair:
     index: str
 
 
-def rewrite(program):
-    """The program with its conditional sum split into phases, or None where the rewrite does not apply."""
+def rewrites(program) -> dict:
+    """{"phases": the program with its conditional sum split}, or nothing where the rewrite does not apply."""
     for stage in program.stages:
         if stage.combiner != "sum":
             continue
@@ -40,8 +38,8 @@ def rewrite(program):
         guarded = next((f for f in factors if f.op == "select" and E.is_const(f.args[2], 0.0)), None)
         pairs = _pairs(guarded.args[0], stage) if guarded is not None else None
         if pairs:
-            return _split(program, stage, factors, guarded, pairs)
-    return None
+            return {"phases": _split(program, stage, factors, guarded, pairs)}
+    return {}
 
 
 def _factors(e):
@@ -120,15 +118,7 @@ def _split(program, stage, factors, guarded, pairs):
         at = dict(zip([a.name for a in stage.axes], index))
         place = {n: at[n] // number(s) for n, s in where.items()} | {f"{n}_phase": at[n] % number(s) for n, s in where.items()}
         return E.Expr("load", [place.get(a.name, at.get(a.name)) for a in axes], "float", (inner.name, None))
-    stages = []
-    for s in program.stages:
-        if s is stage:
-            stages += [*kernels, inner]
-            if s is program.stages[-1]:
-                stages.append(Stage("out", stage.axes, [], None, joined(list(stage.axes))))
-        else:
-            stages.append(replace(s, body=_reread(s.body, stage.name, joined)))
-    return replace(program, stages=stages)
+    return access.spliced(program, stage, [*kernels, inner], joined)
 
 
 def _covered(e, program, steps):
@@ -156,9 +146,3 @@ def _rebuild(e, mapping, positions):
     if e.op == "axis":
         return mapping.get(e.data, e)
     return E.Expr(e.op, [_rebuild(a, mapping, positions) for a in e.args], e.dtype, e.data) if e.args else e
-
-
-def _reread(e, name, joined):
-    if e.op == "load" and e.data == (name, None):
-        return joined([_reread(a, name, joined) for a in e.args])
-    return E.Expr(e.op, [_reread(a, name, joined) for a in e.args], e.dtype, e.data) if e.args else e

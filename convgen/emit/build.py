@@ -49,7 +49,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         "symbol": f"{symbol}_run", "args": lowered.args, "align": ALIGNMENT,
         "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None,
         "workspace": workspace, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
-        "origin": "default", "measured_us": None, "torch_us": None, "object": path, "hash": described.hash,
+        "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "object": path, "hash": described.hash,
     }
 
 

@@ -26,7 +26,7 @@ class Block:
     loops: list
     stage: str
     lanes: int
-    reduce: list = field(default_factory=list)  # (axis, "window" | "channel")
+    reduce: list = field(default_factory=list)  # (axis, "window" | "channel" | "table")
     reads: list = field(default_factory=list)  # names of copy blocks made for this one
     producers: list = field(default_factory=list)  # names of earlier stages whose results it reads
     vec: str = ""
@@ -73,6 +73,11 @@ class _Lowering:
             return self._dim(e.data[0], tirx.const(e.data[1], "int32"))
         if op == "load":
             return read(e, [self.value(a, axes, read) for a in e.args])
+        if op == "table":  # folds to one constant where the loops are unrolled
+            at, chosen = self.value(e.args[0], axes, read), tirx.const(e.data[-1], "float32")
+            for i, v in reversed(list(enumerate(e.data[:-1]))):
+                chosen = tirx.Select(tirx.EQ(at, tirx.const(i, "int32")), tirx.const(v, "float32"), chosen)
+            return chosen
         a = [self.value(x, axes, read, indexing or op == "int") for x in e.args]
         if op == "select":
             heavy = any(x.op == "load" for x in e.args[1].walk()) or any(x.op == "load" for x in e.args[2].walk())
@@ -214,7 +219,7 @@ class _Lowering:
         self.tensors[stage.name] = (tensor, layout, stage)
         roles = access.roles(stage)
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
-                                 [(a.name, "window" if a.name in roles.window else "channel") for a in stage.reduce],
+                                 [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec)))
 

@@ -161,8 +161,11 @@ def make(program, choice: dict, lanes: int) -> Plan:
 
 
 def tile_axes(program, stage, vec: str) -> tuple:
-    """The two innermost output axes beside the vector axis: those that a register tile spans (None where there is none)."""
+    """The output axes beside the vector axis that a register tile spans: where an operand is reused, then the innermost (None where there is none)."""
+    loads = stage.body.loads()
+    reuse = {a.name: sum(1 for l in loads if not any(a.name in i.axes() for i in l.args)) for a in stage.axes}
     rest = [a.name for a in stage.axes if a.name != vec and not _is_batch(program, stage, a.name)]
+    rest.sort(key=lambda n: reuse[n])  # stable: among equals the innermost stays last
     return (rest[-1] if rest else None, rest[-2] if len(rest) > 1 else None)
 
 
@@ -189,6 +192,12 @@ def _vector(program, stage, choice, plans, lanes):
                 mixed = [(ext[names[d]], d) for d, a in enumerate(load.args) if channel & set(a.axes())]
                 if mixed:
                     want = names[max(mixed)[1]]
+    if want is None:  # no reader cares: keep the vectors of the stage it reads
+        for load in stage.body.loads():
+            follow = choice.get(f"{load.data[0]}.vec")
+            if follow is not None:
+                at = [a.name for a in program.stage(load.data[0]).axes].index(follow)
+                want = load.args[at].data if load.args[at].op == "axis" and load.args[at].data in names else want
     if want is None or _is_batch(program, stage, want):
         want = names[-1]
     width = lanes
@@ -200,7 +209,7 @@ def _vector(program, stage, choice, plans, lanes):
 def reduce_order(stage, choice) -> list:
     """Reduced axes in loop order: channel outside, window taps, then (after blocking) channel inside."""
     r = access.roles(stage)
-    return [*r.channel, *r.window] if choice.get(f"{stage.name}.inner", "channel") == "window" else [*r.window, *r.channel]
+    return [*r.channel, *r.window, *r.table] if choice.get(f"{stage.name}.inner", "channel") == "window" else [*r.window, *r.channel, *r.table]
 
 
 def _axis_order(stage, load, order):

@@ -25,6 +25,21 @@ def specialised(program):
     return replace(program, stages=[replace(s, body=simplify(s.body, extents(s))) for s in program.stages])
 
 
+def spliced(program, stage, stages, element):
+    """The program with `stage` replaced by `stages`; `element(index)` reads what was element `index` of the old one."""
+    def reread(e):
+        if e.op == "load" and e.data == (stage.name, None):
+            return element([reread(a) for a in e.args])
+        return E.Expr(e.op, [reread(a) for a in e.args], e.dtype, e.data) if e.args else e
+
+    new = []
+    for s in program.stages:
+        new += stages if s is stage else [replace(s, body=reread(s.body))]
+    if program.stages[-1] is stage:
+        new.append(replace(stage, name="out", reduce=[], combiner=None, body=element(list(stage.axes))))
+    return replace(program, stages=new)
+
+
 def linear(e: E.Expr):
     """({axis: coefficient}, constant) of an index that is affine in its axes, else None."""
     c = E.constant(e)
@@ -78,16 +93,18 @@ class Roles:
     spatial: list
     channel: list
     plain: list  # output axes that are not spatial: batch, group, output channel
+    table: list  # reduced axes that select a constant coefficient
     gathered: list  # reduced or output axes that occur in an index together with a tensor's value
 
     def of(self, axis: str) -> str:
-        return next((r for r in ("window", "spatial", "channel", "plain", "gathered") if axis in getattr(self, r)), "plain")
+        return next((r for r in ("window", "spatial", "channel", "table", "plain", "gathered") if axis in getattr(self, r)), "plain")
 
 
 def roles(stage) -> Roles:
     out, red = [a.name for a in stage.axes], [a.name for a in stage.reduce]
     single = {n for n, e in extents(stage).items() if e == 1}  # an axis of one step moves nothing
     window, spatial, gathered = set(), set(), set()
+    table = {n for e in stage.body.walk() if e.op == "table" for n in e.axes()}
     for load in stage.body.loads():
         for index in load.args:
             names = index.axes()
@@ -100,8 +117,8 @@ def roles(stage) -> Roles:
                 window |= set(mixed_red)
                 spatial |= set(moving)
     # a group map (o // q * m + c) mixes an output axis with the reduced channel, but it is no window: its partner must move with every step
-    return Roles([n for n in red if n in window], [n for n in out if n in spatial], [n for n in red if n not in window],
-                 [n for n in out if n not in spatial], sorted(gathered))
+    return Roles([n for n in red if n in window and n not in table], [n for n in out if n in spatial], [n for n in red if n not in window and n not in table],
+                 [n for n in out if n not in spatial], [n for n in red if n in table], sorted(gathered))
 
 
 def _moves(index, axis) -> bool:

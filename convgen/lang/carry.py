@@ -20,7 +20,7 @@ class Magnitude:
         return np.abs(a)
 
     def constant(self, c):
-        return np.float64(abs(c))
+        return np.abs(np.float64(c))
 
     def operation(self, op, value, v, m):
         """M of op(v...), from the operands' values `v` and magnitudes `m` (None for an index)."""
@@ -51,7 +51,7 @@ class Rounding:
         return None
 
     def constant(self, c):
-        return None if float(np.float32(c)) == c else np.float64(abs(c))
+        return None if np.all(np.float32(c) == c) else np.abs(np.float64(c))
 
     def operation(self, op, value, v, m):
         """R of op(v...), from the operands' values `v` and errors `m` (None where exact)."""

@@ -235,6 +235,8 @@ def to_json(e: Expr):
     if e.op == "load":
         name, padding = e.data
         return ["load", name, padding.to_json() if padding else None, [to_json(a) for a in e.args]]
+    if e.op == "table":
+        return ["table", list(e.data), to_json(e.args[0])]
     return [e.op, e.dtype, [to_json(a) for a in e.args]]
 
 
@@ -248,4 +250,6 @@ def from_json(j) -> Expr:
     if j[0] == "load":
         padding = Padding.from_json(j[2], []) if j[2] else None
         return Expr("load", [from_json(a) for a in j[3]], "float", (j[1], padding))
+    if j[0] == "table":
+        return Expr("table", [from_json(j[2])], "float", tuple(j[1]))
     return Expr(j[0], [from_json(a) for a in j[2]], j[1])

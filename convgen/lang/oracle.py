@@ -141,6 +141,9 @@ class _Stage:
             return np.int64(e.data[1]), None
         if e.op == "load":
             return self._load(e, order, fixed)
+        if e.op == "table":
+            value = np.asarray(e.data, np.float64)[self._eval(e.args[0], order, fixed)[0]]
+            return value, self.carry.constant(value) if self.carry else None
         parts = [self._eval(a, order, fixed) for a in e.args]
         v = [p[0] for p in parts]
         value = VALUE[e.op](*v)

@@ -79,10 +79,10 @@ def _reduce(sch, b, store, by_name, choice, done):
             outer.append(loop)
     if k("order", "vector") == "position" and vec_outer is not None:
         outer = [l for l in outer if l is not vec_outer] + [vec_outer]
-    channel_outer, channel, window = [], [], []
+    channel_outer, channel, window, table = [], [], [], []
     for loop, (axis, role) in zip(reduction, b.reduce):
-        if role == "window":
-            window.append(loop)
+        if role in ("window", "table"):
+            (window if role == "window" else table).append(loop)
             continue
         size, extent = k("block", 0), _extent(sch, loop)
         if size and extent > size and extent % size == 0:
@@ -91,6 +91,9 @@ def _reduce(sch, b, store, by_name, choice, done):
         channel.append(loop)
     reduce_loops = [*channel_outer, *channel, *window] if k("inner", "channel") == "window" else [*channel_outer, *window, *channel]
     tile = [inner[n] for n in ("tile2", "vectors", "tile1") if n in inner]
+    reduce_loops += table
+    for loop in table:  # the coefficients become constants
+        sch.unroll(loop)
     sch.reorder(*outer, *reduce_loops, *tile, inner["lanes"])
     for loop in tile:
         sch.unroll(loop)

@@ -9,6 +9,7 @@ import math
 
 from convgen.emit import plan as P
 from convgen.lang import access
+from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of, value_of
 
 from ..knobs import KnobSpace, Tree
@@ -28,7 +29,7 @@ class Leaf(KnobSpace):
         self._info = {}
         for s in self.anchors:
             self._add(s)
-        self.feature_names = ["log_flops", "log_bytes", "log_staged", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
+        self.feature_names = ["log_flops", "log_bytes", "log_staged", "anchors", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
 
     # -- domains --------------------------------------------------------------------------------------------------------
     def _add(self, s):
@@ -53,8 +54,8 @@ class Leaf(KnobSpace):
         d = self.domains
         d[f"{name}.vec"] = vecs
         d[f"{name}.lanes"] = lanes
-        d[f"{name}.tile1"] = sorted({t for a, _ in tiles for t in self._tiles(ext.get(a, 1))})
-        d[f"{name}.tile2"] = sorted({t for _, a in tiles for t in self._tiles(ext.get(a, 1)) if t <= 8})
+        d[f"{name}.tile1"] = sorted({t for a, _ in tiles for t in self._tiles(s, ext, a)})
+        d[f"{name}.tile2"] = sorted({t for _, a in tiles for t in self._tiles(s, ext, a) if t <= 8})
         d[f"{name}.vectors"] = [v for v in (1, 2, 4) if v == 1 or v * self.lanes // 2 <= max(ext[a] for a in vecs)]
         d[f"{name}.order"] = ["vector", "position"]
         d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
@@ -74,8 +75,11 @@ class Leaf(KnobSpace):
         d[f"{name}.store"] = (["tile", "row", "pass"] if alone else ["pass"]) if stores_output else ["tile"]
         self._info[name] = (s, ext, roles)
 
-    def _tiles(self, extent):
-        """Tile sizes: divisors, and a few others that waste little of the last tile."""
+    def _tiles(self, s, ext, axis):
+        """Tile sizes: divisors, and a few others that waste little of the last tile; an axis of constant coefficients only whole."""
+        extent = ext.get(axis, 1)
+        if any(e.op == "table" and axis in e.axes() for e in s.body.walk()):
+            return [extent]
         good = [t for t in _TILES if t <= extent and (extent % t == 0 or (-(-extent // t) * t - extent) / extent <= 0.15)]
         return good or [1]
 
@@ -113,7 +117,7 @@ class Leaf(KnobSpace):
         for s, ext, roles in self._info.values():
             k = lambda n: c[f"{s.name}.{n}"]
             axis1, axis2 = P.tile_axes(self.program, s, k("vec"))
-            if any(t not in self._tiles(ext.get(a, 1)) for a, t in ((axis1, k("tile1")), (axis2, k("tile2")))):
+            if any(t not in self._tiles(s, ext, a) for a, t in ((axis1, k("tile1")), (axis2, k("tile2")))):
                 return "the tile wastes too much of its axis"
             acc = k("tile1") * k("tile2") * k("vectors")
             if acc + k("vectors") + 1 > self.registers:
@@ -126,6 +130,7 @@ class Leaf(KnobSpace):
                 return "vectors reach beyond the axis"
             taps = [ext[w] for w in roles.window]
             body = acc * math.prod(taps[-k("unroll"):]) if k("unroll") else acc
+            body *= math.prod(ext[t] for t in roles.table)
             if body > _BODY:
                 return f"unrolled body of {body} operations"
             if k("producer") == "tile" and k("order") != "position":
@@ -207,9 +212,10 @@ class Leaf(KnobSpace):
     def features(self, c) -> list:
         """Numbers a cost model can rank by; the same length for every workload."""
         plan = P.make(self.program, c, self.lanes)
-        row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), math.log(P.staged_bytes(plan) + 1)]
+        row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), math.log(P.staged_bytes(plan) + 1), len(self.anchors)]
+        heaviest = sorted(self.anchors, key=stage_flops, reverse=True)
         for i in range(2):
-            row += self._anchor_features(self.anchors[i], c, plan) if i < len(self.anchors) else [0.0] * len(_FEATURES)
+            row += self._anchor_features(heaviest[i], c, plan) if i < len(heaviest) else [0.0] * len(_FEATURES)
         return [float(v) for v in row]
 
     def _anchor_features(self, s, c, plan):

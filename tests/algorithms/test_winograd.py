@@ -1,0 +1,73 @@
+"""Winograd rewrites are exact in exact arithmetic, apply where they should, and stay within the norm bound as float32 kernels."""
+
+import numpy as np
+import pytest
+
+from convgen import algorithms
+from convgen.algorithms import cook_toom
+from convgen.lang import access
+from convgen.lang.program import Program
+from convgen.ops import table
+
+
+@pytest.mark.parametrize("m, r", [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5)])
+def test_transforms_compute_a_correlation_exactly(m, r):
+    a, g, b = cook_toom.transforms(m, r)
+    rng = np.random.default_rng(0)
+    taps, data = rng.integers(-9, 10, r), rng.integers(-9, 10, m + r - 1)
+    products = [sum(x * int(t) for x, t in zip(row, taps)) * sum(x * int(d) for x, d in zip(line, data)) for row, line in zip(g, b)]
+    outputs = [sum(x * p for x, p in zip(row, products)) for row in a]
+    assert outputs == [sum(int(data[o + t]) * int(taps[t]) for t in range(r)) for o in range(m)]
+
+
+_CASES = [
+    ("conv2d", dict(N=2, C=16, O=5, H=9, W=11, kernel=3, padding=1, bias=True, activation="relu")),
+    ("conv2d", dict(N=1, C=16, O=6, H=8, W=8, kernel=5, padding=((2, 1), (0, 2)))),
+    ("conv2d", dict(N=1, C=16, O=3, H=7, W=13, kernel=3)),
+    ("conv2d", dict(N=1, C=16, O=3, H=8, W=8, kernel=3, padding=2, padding_mode="reflect")),
+    ("conv2d", dict(N=1, C=16, O=3, H=8, W=8, kernel=3, padding=2, padding_mode="circular")),
+    ("conv1d", dict(N=2, C=16, O=6, L=17, kernel=3, padding=1, residual=True)),
+]
+
+
+@pytest.mark.parametrize("name, case", _CASES, ids=str)
+def test_rewritten_sums_equal_the_direct_one(name, case):
+    w = table.get(name)(**case)
+    tensors = w.program.sample(0)
+    expected = w.program.reference(tensors)
+    variants = algorithms.variants(w.program)
+    assert {"winograd2", "winograd4", "direct"} <= set(variants)
+    for program in variants.values():
+        np.testing.assert_allclose(program.reference(tensors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name, case", [
+    ("conv2d", dict(N=1, C=16, O=4, H=9, W=9, kernel=3, stride=2)),
+    ("conv2d", dict(N=1, C=16, O=4, H=9, W=9, kernel=3, dilation=2)),
+    ("conv2d", dict(N=1, C=32, O=4, H=9, W=9, kernel=3, groups=2)),
+    ("conv2d", dict(N=1, C=3, O=4, H=9, W=9, kernel=3)),
+    ("conv2d", dict(N=1, C=16, O=4, H=9, W=9, kernel=(3, 5))),
+    ("conv2d", dict(N=1, C=16, O=4, H=9, W=9, kernel=1)),
+    ("conv3d", dict(N=1, C=16, O=4, D=5, H=5, W=5, kernel=3)),
+    ("depthwise_conv2d", dict(N=1, C=16, H=9, W=9, kernel=3)),
+    ("involution2d", dict(N=1, C=16, G=1, H=9, W=9, kernel=3, padding=1)),
+    ("condconv2d", dict(N=1, C=16, O=16, E=2, H=9, W=9, kernel=3)),
+], ids=str)
+def test_left_alone_where_it_does_not_apply(name, case):
+    assert not any(a.startswith("winograd") for a in algorithms.variants(table.get(name)(**case).program))
+
+
+def test_the_kernel_transform_runs_when_bound_and_the_work_falls():
+    w = table.get("conv2d")(N=1, C=64, O=64, H=56, W=56, kernel=3, padding=1)
+    program = access.specialised(algorithms.variants(w.program)["winograd4"])
+    assert [s.name for s in program.bind_stages] == ["sum_kernel_p", "sum_kernel_q"]
+    assert program.flops < w.flops / 2.5
+    assert algorithms.oracle("winograd4") == "N" and algorithms.oracle("direct") == algorithms.oracle("phases") == "EF"
+
+
+def test_a_rewritten_program_survives_json():
+    w = table.get("conv2d")(N=1, C=16, O=3, H=8, W=8, kernel=3)
+    program = algorithms.variants(w.program)["winograd2"]
+    again = Program.from_json(program.to_json())
+    tensors = w.program.sample(0)
+    np.testing.assert_array_equal(again.reference(tensors), program.reference(tensors))
