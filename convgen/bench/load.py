@@ -44,6 +44,18 @@ class Watch:
         return times.user + times.system + times.children_user + times.children_system + sum(map(seconds_of_group, self.groups))
 
 
+def await_quiet(longest: float, threads: int, groups=(), window: float = 0.5) -> bool:
+    """Wait until nobody else computes here, at most `longest` seconds; whether it came to that."""
+    end = time.monotonic() + longest
+    while time.monotonic() < end:
+        watch = Watch(groups)
+        time.sleep(min(window, longest))
+        load = watch.stop()
+        if load is None or not load.busy(threads):
+            return True
+    return False
+
+
 def _total() -> tuple[float, float] | None:
     """(seconds that all processors worked, seconds stolen) since boot."""
     try:

@@ -14,7 +14,7 @@ from ..errors import ArgumentError, Error, WorkerError
 from ..tune.timing import quartiles
 from . import environment
 from .contestants import OURS, PEERS, Contestant, offered, ours
-from .load import Watch
+from .load import Watch, await_quiet
 from .report import Result, append
 from .stage import Stage
 
@@ -54,13 +54,14 @@ class _Runner:
 
 
 def run(workloads: Sequence, target="native", threads: int | None = None, seconds: float | None = None, logs=None, *, peers: Sequence[str] | None = None,
-        rounds: int = ROUNDS, cold: bool = False, output: str | os.PathLike | None = None, suite: str | None = None, seed: int = 0,
+        rounds: int = ROUNDS, cold: bool = False, wait: float = 0.0, output: str | os.PathLike | None = None, suite: str | None = None, seed: int = 0,
         progress: Callable[[str], None] | None = None, contestants: Callable | None = None, stage: Stage | None = None) -> Result:
     """Race convgen against its peers on each workload.
 
     workloads: Workloads, or objects with `.workload`, `.name`, `.count`. target, threads (for every contestant), logs: as in `convgen.export`. seconds:
     of timing for each workload, shared by all contestants; preparing comes on top. peers: groups out of contestants.PEERS. rounds: interleaved
-    rounds. cold: all caches flushed before every call. output: file that each workload's rows are appended to as JSON lines. progress(text): told
+    rounds. cold: all caches flushed before every call. wait: seconds to wait before each workload for others to stop
+    computing here; rows that were timed beside others are marked. output: file that each workload's rows are appended to as JSON lines. progress(text): told
     of each step. contestants(workload): another list of contestants, convgen's own included, instead of the usual ones.
     Returns a Result, also after Ctrl-C (then `.interrupted`). Raises ArgumentError, TargetError.
     """
@@ -87,7 +88,7 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
                 tell(f"[{number}/{len(entries)}] {entry.workload.id}")
                 field = _Race(stage, entry.workload, machine, scratch, seed, tell)
                 rivals = contestants(entry.workload) if contestants else [field.build(number, logs), *offered(entry.workload, peers)]
-                load = field.run(rivals, seconds or SECONDS, rounds, machine.l3 if cold else 0)
+                load = field.run(rivals, seconds or SECONDS, rounds, machine.l3 if cold else 0, wait)
                 rows = field.rows(conditions | {"layer": entry.name, "count": entry.count}, load, roof, cold)
                 result.rows += rows
                 if output is not None:
@@ -127,7 +128,7 @@ class _Race:
             self.build_failure = ("failed", f"no library: {error}")
         return ours(path)
 
-    def run(self, contestants: Sequence[Contestant], seconds: float, rounds: int, flush: int):
+    def run(self, contestants: Sequence[Contestant], seconds: float, rounds: int, flush: int, wait: float = 0.0):
         """Prepare, check and time all; returns the load of the machine while it was timed."""
         self.runners = [_Runner(c, f"{i}", medians=[], leasts=[]) for i, c in enumerate(contestants)]
         for runner in self.runners:
@@ -143,6 +144,8 @@ class _Race:
             self._try(None, process, TURN_TIMEOUT, "drop")
         for runner in self.runners:
             self._prepare(runner)
+        if wait and not await_quiet(wait, self.machine.threads, self.stage.groups()):
+            self.tell(f"  others are still computing here after {wait:g} s")
         watch = Watch(self.stage.groups())
         self._rounds(seconds, rounds, flush)
         return watch.stop()

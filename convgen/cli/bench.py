@@ -21,6 +21,7 @@ def add(verbs) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
     parser.add_argument("--peers", help=f"comma-separated, out of {_PEERS} (default all)")
     parser.add_argument("--cold", action="store_true", help="flush all caches before every call")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="before each workload wait that long at most for other processes to stop computing")
     parser.add_argument("--overhead", action="store_true", help="measure what a call costs beyond its kernel, instead of a race")
     parser.add_argument("--logs", action="append", help="folder of records; may be repeated")
     parser.add_argument("--all", action="store_true", help="print every contestant of every workload, too")
@@ -48,7 +49,7 @@ def _bench(options) -> int:
     peers = [name.strip() for name in options.peers.split(",")] if options.peers is not None else None
     tell = None if options.quiet or options.json else lambda text: print(text, file=sys.stderr, flush=True)
     result = bench.run(cases, target=options.target, threads=options.threads, seconds=options.seconds, logs=options.logs, peers=peers, rounds=options.rounds,
-                       cold=options.cold, output=options.output, suite=", ".join(options.suite) or None, progress=tell)
+                       cold=options.cold, wait=options.wait, output=options.output, suite=", ".join(options.suite) or None, progress=tell)
     return _report(options, result)
 
 

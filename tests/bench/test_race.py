@@ -7,7 +7,7 @@ import pytest
 
 from convgen import bench
 from convgen.bench import race as races
-from convgen.bench.load import Load, Watch, seconds_of_group
+from convgen.bench.load import Load, Watch, await_quiet, seconds_of_group
 from convgen.errors import ArgumentError
 
 from .conftest import fake
@@ -116,6 +116,14 @@ def test_refusals(workload):
                                ({"workloads": [workload], "seconds": 0}, "positive")):
         with pytest.raises(ArgumentError, match=message):
             bench.run(**arguments)
+
+
+def test_waiting_for_quiet(monkeypatch):
+    loads = iter([Load(1.0, 0.0), Load(0.5, 0.0), Load(0.0, 0.0)])
+    monkeypatch.setattr(Watch, "stop", lambda self: next(loads))
+    assert await_quiet(60, 1, window=0.0) and next(loads, None) is None
+    monkeypatch.setattr(Watch, "stop", lambda self: Load(1.0, 0.0))
+    assert not await_quiet(0.05, 1, window=0.01)
 
 
 def test_load_of_others():
