@@ -13,7 +13,6 @@ from math import gcd
 
 from ..lang import access, expr as E, ranges
 from ..lang.program import Stage
-
 from ..lang.size import Size, value_of
 
 
