@@ -277,7 +277,6 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
     stage = p.stage
     order = spec.permutation(program.layout) if spec else source_stage.layout.order
     coords, extents, last, split, lanes, batch = [], [], None, None, 1, None
-    true = access.extents(stage)
     blocks_extent = p.layout.blocks * p.lanes
     for d in order:
         if kinds[d] in ("plain", "other"):
@@ -302,12 +301,13 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
         placed = [i for i in placed if i != last] + [last]
     elif choice.get(f"{stage.name}.pack") == "blocked":
         channel = set(access.roles(stage).channel)
-        inner = [i for i, c in enumerate(coords) if c[0] == "dim" and channel & set(load.args[c[1]].axes())]
+        # a window over one position counts as channel, too: where it runs backwards TVM cannot follow it through blocks
+        forward = lambda index: (access.linear(index) or ({},))[0].get(next(iter(channel & set(index.axes())), None), 1) == 1
+        inner = [i for i, c in enumerate(coords) if c[0] == "dim" and channel & set(load.args[c[1]].axes()) and forward(load.args[c[1]])]
         if inner:
-            widest = max(inner, key=lambda i: extents[i])  # a window over one position counts as channel, too
+            widest = max(inner, key=lambda i: extents[i])
             block = choice.get(f"{stage.name}.block", 0) or extents[widest]
             split, lanes = widest, min(block, extents[widest])
-    del true
     return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch)
 
 
