@@ -36,7 +36,6 @@ def drawn(op, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", [op.name for op in TABLE])
 def test_random_kernels(kernels, name):
     op = next(o for o in TABLE if o.name == name)
