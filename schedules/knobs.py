@@ -32,6 +32,10 @@ class KnobSpace:
     def constraint(self, choice: dict) -> str | None:
         return None
 
+    def draw(self, rng) -> dict:
+        """One random choice, constraints not yet checked."""
+        return {k: rng.choice(v) for k, v in self.domains.items()}
+
     @property
     def size(self) -> int:
         """Number of points before constraints."""
@@ -43,7 +47,7 @@ class KnobSpace:
         for _ in range(max(200, 60 * n)):
             if len(found) >= n:
                 break
-            c = {k: rng.choice(v) for k, v in self.domains.items()}
+            c = self.draw(rng)
             if self.key(c) not in known and self.constraint(c) is None:
                 known.add(self.key(c))
                 found.append(c)

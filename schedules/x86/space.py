@@ -145,6 +145,17 @@ class Leaf(KnobSpace):
                 return "copies would be repeated for every output channel block"
         return None
 
+    def draw(self, rng) -> dict:
+        """Anchor by anchor, so that one anchor's constraints do not throw away what the others drew."""
+        c = super().draw(rng)
+        for name in self._info:
+            own = [k for k in self.domains if k.startswith(f"{name}.")]
+            for _ in range(60):
+                if self._single(name, c) is None:
+                    break
+                c |= {k: rng.choice(self.domains[k]) for k in own}
+        return c
+
     # -- default --------------------------------------------------------------------------------------------------------
     def default(self) -> dict:
         """A decent point without measuring: whole tiles that nearly fill the registers, staged padding, enough parallel work."""

@@ -93,7 +93,7 @@ def test_choices_are_plain_json():
 def test_invalid_choices_are_named():
     w = parse("conv2d:n1,c32,o32,h14,w14,k3x3;padding=1:f32.f32.f32:nchw")
     space = schedules.space(w.description, TARGETS["x86:avx2"])
-    default = space.default()
+    default = space.leaves["direct"].default()
     assert "algorithm must be one of" in space.valid({"algorithm": "magic"})
     assert "knobs are not those" in space.valid({"algorithm": "direct"})
     assert "sum.lanes must be one of" in space.valid(default | {"sum.lanes": 3})
