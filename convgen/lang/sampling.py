@@ -96,7 +96,8 @@ def to_torch(program, arrays) -> dict:
         return arrays
     out = {}
     for t in program.tensors:
-        v = torch.from_numpy(np.ascontiguousarray(arrays[t.name])).to(getattr(torch, t.dtype))
+        v = torch.empty(t.shape, dtype=getattr(torch, t.dtype))  # torch aligns its memory for vectors, numpy does not
+        v.copy_(torch.from_numpy(np.ascontiguousarray(arrays[t.name])))
         out[t.name] = in_layout(v, t.permutation(program.layout))
     return out
 

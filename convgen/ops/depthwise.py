@@ -11,7 +11,7 @@ from .conv import MODES, check_padding, output_axes
 @operator(dims="N C M=1 H W KH KW", cite="torch.nn.functional.conv2d with groups = in_channels", baseline=torch_forms.depthwise_conv2d, convolution=plain.depthwise,
           positional="x weight bias stride padding dilation",
           workloads=["n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nchw", "n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nhwc", "n1,c64,h56,w56,k7x7;padding=9,dilation=3:f32.f32.f32:nhwc",
-                     "n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nchw", "n1,c512,h14,w14,k27x27;padding=13:f32.f32.f32:nhwc", "n1,c144,h56,w56,k3x3;stride=2,padding=1:f32.f32.f32:nchw"])
+                     "n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nchw", "n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nhwc", "n1,c512,h14,w14,k27x27;padding=13:f32.f32.f32:nhwc", "n1,c144,h56,w56,k3x3;stride=2,padding=1:f32.f32.f32:nchw"])
 def depthwise_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), padding_mode=choice(*MODES)):
     """Depthwise 2-D convolution with channel multiplier M: every input channel has its own M kernels; weight [C*M, 1, KH, KW]."""
     check_padding(o, padding_mode, (o.H, o.W), padding)
