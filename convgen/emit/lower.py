@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import tvm
 from tvm import te, tirx
@@ -321,7 +321,8 @@ class _Lowering:
             prepare = te.create_prim_func([*(self.border[t.name][0] for t in params), *packed])
             prepare_args = [self._arg(t) for t in params] + [self._packed_arg(o) for o in plan.packed]
         module = lambda f, name: tvm.IRModule({"main": f.with_attr("global_symbol", name)})
-        return Lowered(module(run, f"{symbol}_run"), module(prepare, f"{symbol}_prepare") if prepare is not None else None, args, prepare_args, self.blocks)
+        blocks = _needed(self.blocks, out)
+        return Lowered(module(run, f"{symbol}_run"), module(prepare, f"{symbol}_prepare") if prepare is not None else None, args, prepare_args, blocks)
 
     def _arg(self, t):
         perm = t.permutation(self.program.layout)
@@ -330,6 +331,18 @@ class _Lowering:
 
     def _packed_arg(self, o):
         return {"name": o.name, "kind": "packed", "shape": [int(v) for v in o.layout.shape], "perm": None, "dtype": "float32"}
+
+
+def _needed(blocks, out):
+    """The blocks that became part of the function: where a condition never holds, nothing reads what lies behind it."""
+    names, left = set(), [out]
+    while left:
+        tensor = left.pop()
+        if tensor.op.name not in names:
+            names.add(tensor.op.name)
+            left.extend(tensor.op.input_tensors)
+    keep = lambda found: [n for n in found if n in names]
+    return [replace(b, reads=keep(b.reads), producers=keep(b.producers)) for b in blocks if b.name in names]
 
 
 def _float(tensor, index):
