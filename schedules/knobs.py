@@ -12,6 +12,12 @@ from convgen.lang.program import Program
 BALANCE = 8  # operations that take as long as moving one byte: decides between fewer multiplications and larger transformed kernels
 
 
+def _cost(program) -> int:
+    """Operations that a program really executes (terms that a condition makes zero included), and its least traffic."""
+    executed = sum(2 * math.prod(access.extents(s).values()) for s in program.run_stages if s.combiner)
+    return executed + BALANCE * count.least_bytes(program)
+
+
 class KnobSpace:
     """A product of finite domains under constraints. Subclasses fill `domains` and define `valid` and `features`.
 
@@ -93,7 +99,7 @@ class Tree:
 
     def defaults(self) -> list:
         """The default of every algorithm, the least estimated cost first."""
-        return [leaf.default() for leaf in sorted(self.leaves.values(), key=lambda leaf: count.flops(leaf.program) + BALANCE * count.least_bytes(leaf.program))]
+        return [leaf.default() for leaf in sorted(self.leaves.values(), key=lambda leaf: _cost(leaf.program))]
 
     def valid(self, choice: dict) -> str | None:
         leaf = self.leaves.get(choice.get("algorithm"))
