@@ -6,6 +6,8 @@ import os
 import re
 
 import tvm
+import tvm.s_tir.analysis
+from tvm import s_tir
 
 from .. import algorithms, schedules
 from ..errors import EmitError
@@ -29,7 +31,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         raise EmitError(f"{described.id}: {reason}")
     program = access.specialised(algorithms.variants(described)[choice["algorithm"]])
     made = plan.make(program, choice, target["lanes"]["float32"])
-    workspace = plan.staged_bytes(made)  # before lowering makes the batch symbolic
+    planned = plan.staged_bytes(made)  # before lowering makes the batch symbolic
     lowered = lower.lower(made, symbol)
     try:
         run = schedules.apply(lowered.run, lowered.blocks, choice, target)
@@ -48,9 +50,17 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         "attributes": program.attributes, "layout": program.layout, "dtypes": {t.name: t.dtype for t in program.tensors}, "output_dtype": program.output.dtype,
         "symbol": f"{symbol}_run", "args": lowered.args, "align": ALIGNMENT,
         "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None,
-        "workspace": workspace, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
+        "workspace": planned if program.any_batch else _scratch(run), "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
         "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "object": path, "hash": described.hash,
     }
+
+
+def _scratch(module) -> int:
+    """Bytes of temporaries that one thread holds at most; a constant of the scheduled loops unless the batch is open."""
+    for name in ("LowerInitBlock", "PlanAndUpdateBufferAllocationLocation", "ConvertBlocksToOpaque", "CompactBufferAllocation", "LowerMatchBuffer", "LowerOpaqueBlock"):
+        module = getattr(s_tir.transform, name)()(module)
+    sizes = s_tir.analysis.calculate_allocated_bytes(module["main"])
+    return sum(int(size) for scopes in sizes.values() for size in scopes.values())
 
 
 def target_of(target: dict) -> dict:

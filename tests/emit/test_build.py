@@ -7,6 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from convgen import schedules
 from convgen.emit.service import CompileService
 from convgen.errors import WorkerError
 from convgen.lang import parse
@@ -62,12 +63,15 @@ def test_a_choice_outside_the_space_is_refused_by_name(service, tmp_path):
     assert caught.value.kind == "invalid"
 
 
-def test_workspace_covers_what_the_kernel_allocates(kernels):
-    """Padding is staged into a copy, so a call needs at least the padded input in float32."""
-    w = parse("conv2d:n1,c16,o16,h9,w9,k3x3;padding=1:f32.f32.f32:nchw")
-    (answer,) = kernels.ask([job(w)])
-    assert not complaints(w, answer)
-    assert answer["entry"]["workspace"] >= 4 * 16 * 11 * 11 or "inline" in answer["entry"]["choice"].values()
+@pytest.mark.parametrize("copies, least, most", [("root", 4 * 16 * 11 * 11, 4 * 16 * 11 * 11 + 8192), ("outer", 4 * 8 * 5 * 5, 4 * 16 * 11 * 11 - 1)])
+def test_workspace_is_what_the_loops_allocate(service, tmp_path, copies, least, most):
+    """Padding is staged: the whole padded image at once, or what the rows of one task read."""
+    w = parse("depthwise_conv2d:n1,c16,h9,w9,k3x3;padding=1:f32.f32.f32:nhwc")
+    machine = target("x86:avx2")
+    knobs = {"vec": "o", "lanes": 8, "tile1": 3, "tile2": 3, "vectors": 1, "order": "vector", "padding": "stage", "copies": copies, "store": "tile"}
+    choice = schedules.space(w.description, machine).default() | {f"sum.{k}": v for k, v in knobs.items()}
+    entry = service.build(w.description, machine, choice, str(tmp_path), "cg_scratch")
+    assert least <= entry["workspace"] <= most
 
 
 def result(kernels, w, tensors):
