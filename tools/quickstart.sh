@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From a fresh machine (Python 3.10 or later, gcc) to three tuned layers on a photograph: tools/quickstart.sh [--output FOLDER] [--seconds S].
-# The environment is .venv, or $CONVGEN_VENV. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu avoids the CUDA build of PyTorch.
+# The environment is .venv, or $CONVGEN_VENV. PIP_EXTRA_INDEX_URL can name an index with the CPU build of PyTorch.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
