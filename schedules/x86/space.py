@@ -88,6 +88,8 @@ class Leaf(KnobSpace):
             return False
         if any(axis in a.axes() and any(x.op == "load" for x in a.walk()) for l in loads for a in l.args):
             return False
+        if any(e.op == "table" and axis in e.axes() for e in s.body.walk()):
+            return False  # every lane would pick its own constant by comparisons, which take LLVM half a minute
         for l in loads:
             for index, kind in zip(l.args, P.vector_kinds(l, axis, ext, self.lanes)):
                 if kind == "other" and not (set(index.axes()) & {r.name for r in s.reduce} == set()):
