@@ -24,7 +24,9 @@ def test_default_and_random_kernels(kernels, name):
     asked = []
     for seed, text in enumerate(HARD[name]):
         w = workload(name, text)
-        asked += [(w, job(w)), (w, job(w, narrow, point(w, narrow, seed)))]
+        asked.append((w, job(w)))
+        if seed % 2 == 0:
+            asked.append((w, job(w, narrow, point(w, narrow, seed))))
     wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
     assert not wrong, "\n".join(wrong)
 
