@@ -148,9 +148,10 @@ def back(result: View, like: View):
     namespace = getattr(like.owner, "__array_namespace__", None)
     if namespace is not None and hasattr(namespace(), "from_dlpack"):
         return namespace().from_dlpack(result.keep)
-    home = sys.modules.get(type(like.owner).__module__.partition(".")[0])
-    if hasattr(home, "from_dlpack"):
-        return home.from_dlpack(result.keep)
+    for kind in type(like.owner).__mro__:  # a subclass may live in a package that reads no DLPack itself
+        home = sys.modules.get(kind.__module__.partition(".")[0])
+        if hasattr(home, "from_dlpack"):
+            return home.from_dlpack(result.keep)
     return result.keep
 
 
