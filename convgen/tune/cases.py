@@ -1,4 +1,4 @@
-"""Test cases of a workload: inputs with a float64 reference, made once per workload and kept in the session's folder.
+"""Test cases of a workload: inputs with a float64 reference, made once per workload and kept in the run's folder.
 
 Oracle letters: E exact integers, F condition-aware float bound, N norm bound (for algorithms that reorder more than a sum).
 """

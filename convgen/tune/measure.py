@@ -69,7 +69,7 @@ class LocalRunner:
     def warm(self, description: dict, longest: float | None = None) -> None:
         """Have the references of a workload ready ahead of a candidate, whose time limit must count only itself.
 
-        Done once per worker; a fresh worker reads what its predecessor computed from the session's folder.
+        Done once per worker; a fresh worker reads what its predecessor computed from the run's folder.
         """
         limit = REFERENCE_TIMEOUT if longest is None else max(0.1, longest)
         self._settle(limit)

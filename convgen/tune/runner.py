@@ -26,7 +26,7 @@ _books: dict[tuple[str, str | None], CaseBook] = {}
 def _book(description: dict, folder: str | None) -> CaseBook:
     key = (description["id"], folder)
     if key not in _books:
-        if len(_books) >= 4:  # references of large workloads are large; the session's folder still has them
+        if len(_books) >= 4:  # references of large workloads are large; the run's folder still has them
             _books.clear()
         _books[key] = CaseBook(load_program(description), folder)
     return _books[key]

@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 
 from convgen import algorithms
-from convgen.errors import ArgumentError
 from convgen.lang import access
 from convgen.ops import table
 
-_CASES = [dict(kernel=k, stride=s, padding=p, dilation=d, output_padding=e) for k, s, p, d, e in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1), (1, 2, 3), (0, 1))]
+_CASES = [dict(kernel=k, stride=s, padding=p, dilation=d, output_padding=e) for k, s, p, d, e in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1), (1, 2, 3), (0, 1))
+          if e < max(s, d)]  # PyTorch refuses other output_padding, too
 
 
 @pytest.mark.parametrize("case", _CASES, ids=lambda c: "-".join(f"{k}{v}" for k, v in c.items()))
 def test_the_split_sum_equals_the_conditional_sum(case):
-    try:
-        w = table.get("conv_transpose1d")(N=2, C=3, O=5, L=7, **case)
-    except ArgumentError:
-        pytest.skip("PyTorch refuses this output_padding, too")
+    w = table.get("conv_transpose1d")(N=2, C=3, O=5, L=7, **case)
     variants = algorithms.variants(w.program)
     applies = np.gcd(case["dilation"], case["stride"]) == 1
     assert ("phases" in variants) == applies
