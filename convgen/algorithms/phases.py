@@ -58,7 +58,6 @@ def _pairs(condition, stage):
         return None
     out = [n for n in terms[0] if n in {a.name for a in stage.axes}]
     red = [n for n in terms[0] if n in {a.name for a in stage.reduce}]
-    extents = access.extents(stage)
     if not red:  # a window of one tap: its axis has been simplified away
         return None
     if len(out) != 1 or len(red) != 1 or terms[0][out[0]] != 1 or terms[0][red[0]] >= 0 or gcd(-terms[0][red[0]], s) != 1:

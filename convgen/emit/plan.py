@@ -225,46 +225,50 @@ def _packed(load, axes, vec, lanes, name, extents):
     return Operand(load, "packed", name, coords, Layout([extents[a] for a in axes], None, split, lanes))
 
 
+_MOVING = ("plain", "window", "other")  # kinds of an index that change from lane to lane
+
+
 def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Operand:
-    stage, name = p.stage, load.data[0]
-    true = access.extents(stage)
-    kinds = vector_kinds(load, p.vec, true, p.lanes)
-    label = f"{stage.name}_{name}{number or ''}"
-    if name in consts:
-        axes = _axis_order(stage, load, reduce_order(stage, choice))
-        moving = any(k in ("plain", "window", "other") for k in kinds)
-        ext = {n: p.extents[n] for n in true}
-        if moving and p.stage.combiner:
-            ext[p.vec] = p.layout.blocks * p.lanes
-        op = _packed(load, axes, p.vec if moving else None, p.lanes, label, ext)
-        if op.layout.split is None or not moving:
-            return op
-        return op
-    padding = load.data[1]
-    amounts = [tuple(value_of(v) for v in pair) for pair in padding.amounts] if padding else [(0, 0)] * len(load.args)
+    """How stage `p` reaches one read: prepared when bound, an earlier result, a copy made for it, or straight from memory."""
+    kinds = vector_kinds(load, p.vec, access.extents(p.stage), p.lanes)
+    label = f"{p.stage.name}_{load.data[0]}{number or ''}"
+    if load.data[0] in consts:
+        return _parameter(p, load, kinds, choice, label)
+    source = plans.get(load.data[0])
+    amounts = [tuple(value_of(v) for v in pair) for pair in load.data[1].amounts] if load.data[1] else [(0, 0)] * len(load.args)
     padded = any(lo or hi for lo, hi in amounts)
-    spec = program.tensor(name)
-    source_stage = plans.get(name)
-    if source_stage is not None and not padded:
+    if source is not None and not padded:
         return Operand(load, "stage")
-    inline = choice.get(f"{stage.name}.padding", "stage") == "inline"
-    data_dependent = any(any(e.op == "load" for e in a.walk()) for a in load.args)
-    ranges = _ranges(p)
-    spans = [interval(a, ranges) for a in load.args]
-    innermost = spec.permutation(program.layout)[-1] if spec else source_stage.layout.order[-1]
-    moving = [d for d, k in enumerate(kinds) if k in ("plain", "window", "other")]
-    overhang = p.layout.blocks * p.lanes != true[p.vec]
-    contiguous = all(k != "other" for k in kinds) and (not moving or (moving == [innermost] and not overhang and not (kinds[innermost] == "window" and amounts[innermost] != (0, 0))))
-    want_stage = (padded and not inline) or choice.get(f"{stage.name}.pack") in ("blocked",) and not moving and stage.combiner
-    stageable = not data_dependent and all(map(math.isfinite, sum(spans, ()))) and stage.combiner is not None
-    if stageable and (want_stage or not contiguous):
-        return _staged(program, p, load, kinds, spans, choice, label, spec, source_stage)
-    if data_dependent and spec is not None and len(moving) == 1 and moving != [innermost] and kinds[moving[0]] == "plain" and not program.any_batch:
-        # gathered positions: one copy with the vector axis innermost serves every position
-        coords = [("dim", d, 0) for d in range(len(load.args))]
-        order = [d for d in spec.permutation(program.layout) if d != moving[0]] + moving
-        return Operand(load, "staged", f"{stage.name}_{name}_last", coords, Layout(spec.shape, order))
-    return Operand(load, "raw" if source_stage is None else "stage")
+    spec = program.tensor(load.data[0])
+    moving = [d for d, k in enumerate(kinds) if k in _MOVING]
+    innermost = spec.permutation(program.layout)[-1] if spec else source.layout.order[-1]
+    if any(e.op == "load" for a in load.args for e in a.walk()):
+        if spec is not None and len(moving) == 1 and moving != [innermost] and kinds[moving[0]] == "plain" and not program.any_batch:
+            # gathered positions: one copy with the vector axis innermost serves every position
+            coords = [("dim", d, 0) for d in range(len(load.args))]
+            order = [d for d in spec.permutation(program.layout) if d != moving[0]] + moving
+            return Operand(load, "staged", f"{p.stage.name}_{load.data[0]}_last", coords, Layout(spec.shape, order))
+    elif p.stage.combiner is not None:
+        ranges = _ranges(p)
+        spans = [interval(a, ranges) for a in load.args]
+        whole = p.layout.blocks * p.lanes == access.extents(p.stage)[p.vec]
+        in_a_row = moving == [innermost] and whole and not (kinds[innermost] == "window" and amounts[innermost] != (0, 0))
+        contiguous = "other" not in kinds and (not moving or in_a_row)
+        inline = choice.get(f"{p.stage.name}.padding", "stage") == "inline"
+        blocked = choice.get(f"{p.stage.name}.pack") == "blocked" and not moving
+        if all(map(math.isfinite, sum(spans, ()))) and (padded and not inline or blocked or not contiguous):
+            return _staged(program, p, load, kinds, spans, choice, label, spec, source)
+    return Operand(load, "raw" if source is None else "stage")
+
+
+def _parameter(p, load, kinds, choice, label) -> Operand:
+    """A parameter in loop order, its vectors side by side where the read changes from lane to lane."""
+    moving = any(k in _MOVING for k in kinds)
+    extents = dict(p.extents)
+    if moving and p.stage.combiner:
+        extents[p.vec] = p.layout.blocks * p.lanes
+    axes = _axis_order(p.stage, load, reduce_order(p.stage, choice))
+    return _packed(load, axes, p.vec if moving else None, p.lanes, label, extents)
 
 
 def _ranges(p: StagePlan) -> dict:

@@ -8,8 +8,9 @@ from typing import Callable
 from .model import CostModel
 from .records import choice_key
 
-POOL = 96  # random choices that the model ranks per batch
-CHANCE = 0.15  # share of a batch that ignores the model, so that a wrong model cannot lock itself in
+POOL = 256  # random choices that the model ranks per batch
+WARM = 16  # trials of a workload by chance alone: before it has seen that much, a model mistakes the default's surroundings for the world
+MODEL, NEAR = 0.5, 0.25  # shares of a later batch: the best of the pool by the model, the best neighbours of the fastest; the rest is chance
 
 
 class Proposer:
@@ -35,12 +36,9 @@ class Proposer:
 
     def next(self, count: int, ranked: list[dict]) -> list[dict]:
         """Up to `count` new choices; `ranked` are the measured ones, fastest first. Fewer means the space is exhausted."""
-        chance = self._fresh(self.space.candidates(self.random, POOL, list(self.tried.values())))
-        if self.strategy == "random":
-            near: list[dict] = []
-        else:
-            near = self._fresh([n for choice in ranked[:3] for n in self.space.neighbours(choice)])
-        picked = self._order(chance, near, count)[:count]
+        warm = self.strategy == "random" or len(ranked) < WARM
+        chance = self._fresh(self.space.candidates(self.random, count if warm else POOL, list(self.tried.values())))
+        picked = chance if warm else self._mixed(chance, self._fresh([n for choice in ranked[:3] for n in self.space.neighbours(choice)]), count)
         self.exhausted = not picked
         for choice in picked:
             self.mark(choice)
@@ -55,25 +53,18 @@ class Proposer:
                 kept.append(choice)
         return kept
 
-    def _order(self, chance: list[dict], near: list[dict], count: int) -> list[dict]:
+    def _mixed(self, chance: list[dict], near: list[dict], count: int) -> list[dict]:
+        """A batch: by the model from the pool, by the model from the neighbours, and by chance; chance and neighbours without a model."""
         known = {choice_key(c) for c in near}
         chance = [c for c in chance if choice_key(c) not in known]
-        predicted = None
-        pool = near + chance
-        if self.strategy != "random" and pool:
-            predicted = self.model.predict([self.features(c) for c in pool])
+        predicted = self.model.predict([self.features(c) for c in chance + near])
         if predicted is None:
             self.random.shuffle(near)
-            return _interleave(near, chance)
+            return [*chance[:count - count // 4], *near][:count]
         self.expected_gain = self.model.expected_gain(predicted)
-        order = sorted(range(len(pool)), key=lambda i: predicted[i])
-        lucky = [i for i in range(len(pool)) if i >= len(near)][:max(1, round(count * CHANCE))] if count > 1 else []
-        best = [i for i in order if i not in lucky]
-        return [pool[i] for i in best[:count - len(lucky)] + lucky + best[count - len(lucky):]]
-
-
-def _interleave(first: list, second: list) -> list:
-    mixed = []
-    for index in range(max(len(first), len(second))):
-        mixed += first[index:index + 1] + second[index:index + 1]
-    return mixed
+        by_model = sorted(range(len(chance)), key=lambda i: predicted[i])
+        by_near = sorted(range(len(near)), key=lambda i: predicted[len(chance) + i])
+        first, second = max(1, round(count * MODEL)), round(count * NEAR)
+        picked = [chance[i] for i in by_model[:first]] + [near[i] for i in by_near[:second]]
+        rest = [chance[i] for i in sorted(by_model[first:])] + [near[i] for i in by_near[second:]]  # the pool came in random order
+        return (picked + rest)[:count]

@@ -135,6 +135,11 @@ class Leaf(KnobSpace):
             body *= math.prod(ext[t] for t in roles.table)
             if body > _BODY:
                 return f"unrolled body of {body} operations"
+            blocks = -(-ext[k("vec")] // (k("lanes") * k("vectors")))
+            if k("order") == "position" and blocks == 1 and k("producer") != "tile":
+                return "with one block of vectors the order says nothing"
+            if k("copies") == "outer" and k("padding") == "inline" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
+                return "there are no copies to place"
             if k("producer") == "tile" and k("order") != "position":
                 return "a producer inside the tile would run again for every vector block"
             if k("padding") == "inline" and k("vec") in roles.spatial:
@@ -174,15 +179,20 @@ class Leaf(KnobSpace):
             if dense and c[f"{n}.vec"] not in roles.spatial and not any(l.data[1] for l in s.body.loads()):
                 c[f"{n}.pack"] = "plain"
             c[f"{n}.unroll"] = 1 if 1 in self.domains[f"{n}.unroll"] else 0
+            if not dense and "inline" in self.domains[f"{n}.padding"] and c[f"{n}.vec"] not in roles.spatial and self.program.layout == "channels_last":
+                c[f"{n}.padding"] = "inline"  # the border's tests are the same for all lanes: cheaper than a copy
+                if self._dilated(s, roles) and 2 in self.domains[f"{n}.unroll"]:
+                    c[f"{n}.unroll"] = 2
             best = None
             for t1 in self.domains[f"{n}.tile1"]:
                 for t2 in self.domains[f"{n}.tile2"]:
                     for v in self.domains[f"{n}.vectors"]:
                         trial = c | {f"{n}.tile1": t1, f"{n}.tile2": t2, f"{n}.vectors": v}
-                        if self._single(s.name, trial) is not None:
-                            trial[f"{n}.unroll"] = 0
-                            if self._single(s.name, trial) is not None:
-                                continue
+                        for trial[f"{n}.unroll"] in range(c[f"{n}.unroll"], -1, -1):
+                            if self._single(s.name, trial) is None:
+                                break
+                        else:
+                            continue
                         score = self._tile_score(s, ext, roles, trial)
                         if best is None or score > best[0]:
                             best = (score, trial)
@@ -191,6 +201,12 @@ class Leaf(KnobSpace):
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
         return c
+
+    def _dilated(self, s, roles) -> bool:
+        """Whether neighbouring taps of a row meet inputs that are not neighbours."""
+        last = roles.window[-1] if roles.window else None
+        terms = [access.linear(i) for l in s.body.loads() for i in l.args if last in i.axes() and len(i.axes()) > 1]
+        return any(t is not None and abs(t[0].get(last, 1)) > 1 for t in terms)
 
     def _single(self, name, c):
         """The constraint, looking at one anchor only."""
@@ -257,5 +273,5 @@ _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "ti
 class Space(Tree):
     """Algorithms first, then each algorithm's knobs."""
 
-    version = 2
+    version = 3
     leaf = Leaf
