@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import convgen.tune.search
+from convgen import paths
 from convgen.tune.result import Row, TuneResult
 
 ID = "conv2d:n1,c8,o4,h9,w7,k3x3:f32.f32.f32:nchw"
@@ -48,7 +49,8 @@ def test_json_and_quiet(run, search):
     assert run("tune", ID, "--quiet").err == ""
 
 
-def test_logs_of_nothing(run):
+def test_logs_of_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "shipped_logs", lambda: tmp_path / "shipped")
     assert run("logs", "check").out == "0 records in 0 files, 0 unusable lines\n"
     assert json.loads(run("logs", "best", "--json").out) == []
     assert run("logs", "best").out == "no records\n"
