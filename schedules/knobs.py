@@ -101,6 +101,10 @@ class Tree:
         """The default of every algorithm, the least estimated cost first."""
         return [leaf.default() for leaf in sorted(self.leaves.values(), key=lambda leaf: _cost(leaf.program))]
 
+    def program(self, choice: dict):
+        """The rewritten, specialised program that a choice schedules."""
+        return self.leaves[choice["algorithm"]].program
+
     def valid(self, choice: dict) -> str | None:
         leaf = self.leaves.get(choice.get("algorithm"))
         return f"algorithm must be one of {list(self.leaves)}, got {choice.get('algorithm')!r}" if leaf is None else leaf.valid(choice)

@@ -11,7 +11,6 @@ from tvm import s_tir
 
 from .. import algorithms, schedules
 from ..errors import EmitError
-from ..lang import access
 from ..lang.program import Program
 from . import lower, plan
 
@@ -29,7 +28,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
     reason = space.valid(choice)
     if reason is not None:
         raise EmitError(f"{described.id}: {reason}")
-    program = access.specialised(algorithms.variants(described)[choice["algorithm"]])
+    program = space.program(choice)
     made = plan.make(program, choice, target["lanes"]["float32"])
     planned = plan.staged_bytes(made)  # before lowering makes the batch symbolic
     lowered = lower.lower(made, symbol)

@@ -32,6 +32,11 @@ def _extent(sch, loop):
     return int(e) if isinstance(e, (int, tirx.IntImm)) else None
 
 
+def _width(extent, lanes) -> int:
+    """The widest vector that divides an extent: whole, half or quarter lanes, or 0."""
+    return next((w for w in (lanes, lanes // 2, lanes // 4) if w > 1 and extent and extent % w == 0), 0)
+
+
 def _elementwise(sch, b, lanes):
     """Root-level loops: everything outside in parallel, the innermost dim in vectors."""
     loops = sch.get_loops(sch.get_sblock(b.name))
@@ -39,7 +44,7 @@ def _elementwise(sch, b, lanes):
         return
     inner = loops[-1]
     extent = _extent(sch, inner)
-    width = next((w for w in (lanes, lanes // 2, lanes // 4) if w > 1 and extent and extent % w == 0), 0)
+    width = _width(extent, lanes)
     outer = loops[:-1]
     if width and extent > width:
         o, inner = sch.split(inner, [None, width])
@@ -151,7 +156,7 @@ def _reduce(sch, b, store, by_name, choice, done):
 
 def _vectorize_last(sch, loop, lanes):
     extent = _extent(sch, loop)
-    width = next((w for w in (lanes, lanes // 2, lanes // 4) if w > 1 and extent and extent % w == 0), 0)
+    width = _width(extent, lanes)
     if width:
         if extent > width:
             _, loop = sch.split(loop, [None, width])
