@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import tvm
 from tvm import te, tirx
 
-from ..lang import access, expr as E
+from ..lang import access
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from . import plan as P

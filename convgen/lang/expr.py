@@ -10,8 +10,6 @@ from ..errors import ArgumentError
 from ..runtime.sizes import evaluate
 from .size import Size, tree_of, value_of
 
-UNARY = ("neg", "abs", "exp", "sigmoid", "tanh", "erf", "sqrt", "floor", "float", "int")
-ARITHMETIC = ("+", "-", "*", "/", "//", "%", "min", "max")
 COMPARE = ("==", "!=", "<", "<=", ">", ">=")
 LOGIC = ("and", "or")
 
