@@ -41,6 +41,31 @@ def test_rewritten_sums_equal_the_direct_one(name, case):
         np.testing.assert_allclose(program.reference(tensors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
+_LONG = [
+    ("depthwise_conv2d", dict(N=1, C=3, H=14, W=13, kernel=13, padding=6)),
+    ("depthwise_conv2d", dict(N=2, C=3, H=14, W=17, kernel=(9, 11), padding=((2, 1), (0, 3)), bias=True, activation="relu")),
+    ("depthwise_conv2d", dict(N=1, C=3, H=6, W=40, kernel=(1, 31), padding=(0, 15))),
+    ("depthwise_conv2d", dict(N=1, C=2, H=12, W=11, kernel=9, padding=4, padding_mode="circular")),
+    ("dilated_reparam_conv2d", dict(N=1, C=3, H=14, W=13, kernel=13)),
+    ("conv2d", dict(N=1, C=2, O=3, H=14, W=13, kernel=9)),
+    ("conv1d", dict(N=1, C=2, O=3, L=30, kernel=12, padding=5)),
+]
+
+
+@pytest.mark.parametrize("name, case", _LONG, ids=str)
+def test_long_windows_are_cut_into_blocks(name, case):
+    w = table.get(name)(**case)
+    tensors = w.program.sample(0)
+    expected = w.program.reference(tensors)
+    program = algorithms.variants(w.program)["winograd4_blocks"]
+    np.testing.assert_allclose(program.reference(tensors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+def test_blocks_save_two_thirds_of_the_work_of_a_large_kernel():
+    w = table.get("depthwise_conv2d")(N=1, C=16, H=56, W=56, kernel=31, padding=15)
+    assert algorithms.variants(w.program)["winograd4_blocks"].flops < w.flops / 3
+
+
 @pytest.mark.parametrize("name, case", [
     ("conv2d", dict(N=1, C=16, O=4, H=9, W=9, kernel=3, stride=2)),
     ("conv2d", dict(N=1, C=16, O=4, H=9, W=9, kernel=3, dilation=2)),
@@ -50,6 +75,8 @@ def test_rewritten_sums_equal_the_direct_one(name, case):
     ("conv2d", dict(N=1, C=16, O=4, H=9, W=9, kernel=1)),
     ("conv3d", dict(N=1, C=16, O=4, D=5, H=5, W=5, kernel=3)),
     ("depthwise_conv2d", dict(N=1, C=16, H=9, W=9, kernel=3)),
+    ("depthwise_conv2d", dict(N=1, C=16, H=19, W=19, kernel=(7, 11))),
+    ("depthwise_conv2d", dict(N=1, C=16, H=29, W=29, kernel=13, stride=2)),
     ("involution2d", dict(N=1, C=16, G=1, H=9, W=9, kernel=3, padding=1)),
     ("condconv2d", dict(N=1, C=16, O=16, E=2, H=9, W=9, kernel=3)),
 ], ids=str)
