@@ -95,7 +95,8 @@ def epilogue_of(program):
 
 
 def vector_kinds(load, vec: str, extents: dict, lanes: int) -> list:
-    """Per index dim, how it moves with the vector axis: "free", "constant" within a vector, "plain" (the axis itself), "window", or "other"."""
+    """Per index dim, how it moves with the vector axis: "free", "constant" within a vector, "plain" (the axis itself), "window",
+    "run" (every vector meets whole vectors of the dim, as a channel map c % g does), or "other"."""
     kinds = []
     for index in load.args:
         if vec not in index.axes():
@@ -111,9 +112,17 @@ def vector_kinds(load, vec: str, extents: dict, lanes: int) -> list:
             kinds.append("window")
         elif values is not None and all(len(set(values[i:i + lanes])) == 1 for i in range(0, extents[vec], lanes)) and extents[vec] % lanes == 0:
             kinds.append("constant")
+        elif not others and values is not None and extents[vec] % lanes == 0 and _runs(values, lanes):
+            kinds.append("run")
         else:
             kinds.append("other")
     return kinds
+
+
+def _runs(values, lanes) -> bool:
+    """Whether every `lanes` values are neighbours, in order, from a multiple of `lanes` on."""
+    groups = values.reshape(-1, lanes)
+    return bool((groups[:, 0] % lanes == 0).all() and (groups == groups[:, :1] + np.arange(lanes)).all())
 
 
 def make(program, choice: dict, lanes: int) -> Plan:
@@ -225,7 +234,7 @@ def _packed(load, axes, vec, lanes, name, extents):
     return Operand(load, "packed", name, coords, Layout([extents[a] for a in axes], None, split, lanes))
 
 
-_MOVING = ("plain", "window", "other")  # kinds of an index that change from lane to lane
+_MOVING = ("plain", "window", "run", "other")  # kinds of an index that change from lane to lane
 
 
 def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Operand:
@@ -292,6 +301,8 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
         lo, hi = spans[d]
         if kinds[d] == "window":
             last = len(coords)
+        if kinds[d] == "run":
+            split, lanes, lo = len(coords), p.lanes, lo - lo % p.lanes
         if program.any_batch and spec is not None and spec.trees[d] == "N":
             batch = len(coords)
         coords.append(("dim", d, lo))

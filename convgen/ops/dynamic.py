@@ -28,17 +28,56 @@ def condconv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=i
     return o.sum(kernel[n, oc, c, r, s] * x[n, oc // (o.O // groups) * per_group + c, p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]], (c, r, s))
 
 
+def local_filter(o, stride, padding, dilation, kernel):
+    """y[n,c,p,q] = sum over r, s of kernel(n, c, r, s, p, q) x[n, c, stride p + dilation r - padding, ...]: another kernel at every position.
+
+    `kernel()` declares the kernels' tensor, once the output sizes P and Q are known, and returns its element at (n, c, r, s, p, q).
+    """
+    sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
+    n, c, (p, q) = output_axes(o, 2, sizes, "C")
+    r, s = o.window("KH KW")
+    x = o.input("x", "N C H W", pad=padding)
+    return o.sum(kernel()(n, c, r, s, p, q) * x[n, c, p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]], (r, s))
+
+
 @operator(dims="N C G H W KH KW", cite="arXiv:2103.06255", formulations={"unfold": torch_forms.involution2d, "shifted sum": torch_forms.involution2d_shifted},
           workloads=["n1,c64,g4,h56,w56,k7x7;padding=3:f32.f32.f32:nchw", "n1,c64,g4,h56,w56,k7x7;padding=3:f32.f32.f32:nhwc", "n1,c128,g8,h28,w28,k7x7;padding=3:f32.f32.f32:nchw"])
 def involution2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2)):
     """Involution: a kernel per output pixel, shared by the C/G channels of a group. weight [N, G, KH, KW, P, Q]."""
     o.require(o.C % o.G, "==", 0, "C must be divisible by G")
-    sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
-    n, c, (p, q) = output_axes(o, 2, sizes, "C")
-    r, s = o.window("KH KW")
-    x = o.input("x", "N C H W", pad=padding)
-    w = o.input("weight", "N G KH KW P Q")
-    return o.sum(w[n, c // (o.C // o.G), r, s, p, q] * x[n, c, p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]], (r, s))
+
+    def kernel():
+        w = o.input("weight", "N G KH KW P Q")
+        return lambda n, c, *at: w[(n, c // (o.C // o.G), *at)]
+    return local_filter(o, stride, padding, dilation, kernel)
+
+
+@operator(dims="N C G H W KH KW", cite="arXiv:2503.23135", formulations={"unfold": torch_forms.ska2d, "shifted sum": torch_forms.ska2d_shifted},
+          workloads=["n1,c128,g16,h28,w28,k3x3;padding=1:f32.f32.f32:nchw", "n1,c128,g16,h28,w28,k3x3;padding=1:f32.f32.f32:nhwc", "n1,c256,g32,h7,w7,k3x3;padding=1:f32.f32.f32:nchw"])
+def ska2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2)):
+    """Small kernel aggregation (LSNet): a kernel per output pixel, shared by the channels c, c + G, c + 2G and so on.
+
+    weight [N, G, KH, KW, P, Q], a view of the authors' [N, C/8, KH*KW, H, W]; LSNet has G = C/8, stride 1 and padding KH//2.
+    """
+    o.require(o.C % o.G, "==", 0, "C must be divisible by G")
+
+    def kernel():
+        w = o.input("weight", "N G KH KW P Q")
+        return lambda n, c, *at: w[(n, c % o.G, *at)]
+    return local_filter(o, stride, padding, dilation, kernel)
+
+
+@operator(dims="N C H W KH KW", cite="arXiv:2203.10489", formulations={"unfold": torch_forms.tvconv2d, "shifted sum": torch_forms.tvconv2d_shifted},
+          workloads=["n1,c144,h24,w24,k3x3;padding=1:f32.f32.f32:nchw", "n1,c144,h24,w24,k3x3;padding=1:f32.f32.f32:nhwc", "n1,c96,h96,w96,k3x3;stride=2,padding=1:f32.f32.f32:nchw"])
+def tvconv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2)):
+    """Translation-variant depthwise convolution (TVConv): a kernel per channel and output pixel, the same for every sample.
+
+    weight [C, KH, KW, P, Q], a view of the authors' [1, C, KH*KW, P, Q]: the generator's output, which is constant at inference.
+    """
+    def kernel():
+        w = o.param("weight", "C KH KW P Q")
+        return lambda n, *at: w[at]
+    return local_filter(o, stride, padding, dilation, kernel)
 
 
 @operator(dims="N C HEADS L K", cite="arXiv:1901.10430", formulations={"unfold": torch_forms.dynamic_conv1d, "band matrix": torch_forms.dynamic_conv1d_band}, positional="x weight bias",

@@ -20,6 +20,8 @@ TABLE = (
     depthwise.separable_block2d,
     dynamic.condconv2d,
     dynamic.involution2d,
+    dynamic.ska2d,
+    dynamic.tvconv2d,
     dynamic.dynamic_conv1d,
     dynamic.deform_conv2d,
 )

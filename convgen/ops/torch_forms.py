@@ -111,29 +111,68 @@ def condconv2d(w, x, weight, routing):
     return y.reshape(n, -1, *y.shape[2:])
 
 
-def involution2d(w, x, weight):
-    """unfold, multiply, sum: the authors' form."""
+def _unfolded(w, x, taps):
+    """The inputs that every output pixel meets: [N, C, KH, KW, P, Q]. `taps`: (KH, KW, P, Q)."""
     import torch.nn.functional as F
     a = w.attributes
     x, pad = _padded(x, a["padding"], "zeros")
-    n, g, kh, kw, p, q = weight.shape
-    u = F.unfold(x, (kh, kw), dilation=a["dilation"], padding=pad, stride=a["stride"]).reshape(n, g, x.shape[1] // g, kh, kw, p, q)
-    return (weight.unsqueeze(2) * u).sum((3, 4)).reshape(n, x.shape[1], p, q)
+    return F.unfold(x, taps[:2], dilation=a["dilation"], padding=pad, stride=a["stride"]).reshape(*x.shape[:2], *taps)
+
+
+def _shifted(w, x, taps):
+    """(r, s, view): per tap, the input that every output pixel meets, as a view of the padded image [N, C, P, Q]."""
+    import torch.nn.functional as F
+    a, (kh, kw, p, q) = w.attributes, taps
+    (sh, sw), (dh, dw) = a["stride"], a["dilation"]
+    x = F.pad(x, [v for pair in reversed(a["padding"]) for v in pair])
+    for r in range(kh):
+        for s in range(kw):
+            yield r, s, x[..., r * dh:r * dh + (p - 1) * sh + 1:sh, s * dw:s * dw + (q - 1) * sw + 1:sw]
+
+
+def involution2d(w, x, weight):
+    """unfold, multiply, sum: the authors' form."""
+    n, g, *taps = weight.shape
+    u = _unfolded(w, x, taps).reshape(n, g, -1, *taps)
+    return (weight.unsqueeze(2) * u).sum((3, 4)).reshape(n, -1, *taps[2:])
 
 
 def involution2d_shifted(w, x, weight):
     """One multiply and add per tap, on shifted views of the padded image."""
-    import torch.nn.functional as F
-    a, (n, g, kh, kw, p, q) = w.attributes, weight.shape
-    (sh, sw), (dh, dw) = a["stride"], a["dilation"]
-    x = F.pad(x, [v for pair in reversed(a["padding"]) for v in pair])
-    x = x.reshape(n, g, x.shape[1] // g, *x.shape[2:])
+    n, g, _, _, p, q = weight.shape
     y = 0
-    for r in range(kh):
-        for s in range(kw):
-            view = x[..., r * dh:r * dh + (p - 1) * sh + 1:sh, s * dw:s * dw + (q - 1) * sw + 1:sw]
-            y = y + view * weight[:, :, r, s].unsqueeze(2)
+    for r, s, view in _shifted(w, x, weight.shape[2:]):
+        y = y + view.unflatten(1, (g, -1)) * weight[:, :, r, s].unsqueeze(2)
     return y.reshape(n, -1, p, q)
+
+
+def ska2d(w, x, weight):
+    """unfold, multiply, sum: channel c takes the kernel c mod G."""
+    n, g, *taps = weight.shape
+    u = _unfolded(w, x, taps).reshape(n, -1, g, *taps)
+    return (weight.unsqueeze(1) * u).sum((3, 4)).reshape(n, -1, *taps[2:])
+
+
+def ska2d_shifted(w, x, weight):
+    """One multiply and add per tap, on shifted views of the padded image."""
+    n, g, _, _, p, q = weight.shape
+    y = 0
+    for r, s, view in _shifted(w, x, weight.shape[2:]):
+        y = y + view.unflatten(1, (-1, g)) * weight[:, None, :, r, s]
+    return y.reshape(n, -1, p, q)
+
+
+def tvconv2d(w, x, weight):
+    """unfold, multiply, sum: the authors' form for training."""
+    return (weight * _unfolded(w, x, weight.shape[1:])).sum((2, 3))
+
+
+def tvconv2d_shifted(w, x, weight):
+    """One multiply and add per tap, on shifted views of the padded image."""
+    y = 0
+    for r, s, view in _shifted(w, x, weight.shape[1:]):
+        y = y + view * weight[:, r, s]
+    return y
 
 
 def _taps(w, weight):

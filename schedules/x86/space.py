@@ -46,6 +46,8 @@ class Leaf(KnobSpace):
         lanes = sorted({min(l, self.lanes) for l in (self.lanes, self.lanes // 2)}, reverse=True)
         if max(ext[v] for v in vecs) < self.lanes:
             lanes = [max(2, min(self.lanes, 1 << (max(ext[v] for v in vecs) - 1).bit_length()))]
+        # first the width whose vectors meet whole vectors everywhere: a channel map c % 24 has runs of 8, not of 16
+        lanes.sort(key=lambda width: sum("other" in P.vector_kinds(l, vecs[0], ext, width) for l in loads))
         tiles = [P.tile_axes(self.program, s, v) for v in vecs]
         channel = max((ext[c] for c in roles.channel), default=0)
         window = [w for w in roles.window]

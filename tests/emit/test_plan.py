@@ -52,6 +52,15 @@ def test_weights_are_packed_by_vectors_of_output_channels():
     assert plan.stage("sum").layout.shape == [1, 3, 9, 9, 8]
 
 
+@pytest.mark.parametrize("groups, lanes", [(16, 8), (24, 8), (12, 8)])
+def test_a_cyclic_channel_map_is_read_in_whole_vectors_where_it_has_them(groups, lanes):
+    plan = planned(f"ska2d:n1,c{4 * groups},g{groups},h6,w5,k3x3;padding=1:f32.f32.f32:nhwc", **{"sum.vec": "c", "sum.lanes": lanes, "sum.vectors": 1})
+    weight = operand(plan, "weight")
+    assert weight.kind == "staged" and weight.layout.shape[-1] == lanes
+    copies = 1 if groups % lanes == 0 else 4  # one kernel per group, or one per channel
+    assert math.prod(weight.layout.shape) == copies * groups * 9 * math.prod(plan.stage("sum").extents[a] for a in "pq")
+
+
 def test_padding_is_staged_or_inlined():
     id = "conv2d:n1,c6,o16,h9,w7,k3x3;padding=1:f32.f32.f32:nhwc"
     staged = operand(planned(id, **{"sum.padding": "stage", "sum.vec": "o", "sum.tile1": 1, "sum.tile2": 1}), "x")

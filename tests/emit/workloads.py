@@ -22,6 +22,8 @@ HARD = {
     "separable_block2d": ["n1,c17,o33,h7,w6,k3x3;stride=1x2,padding=1_0x2_1:nchw:act=relu6,bias", "n2,c16,o5,h5,w4,k3x5;padding=1x4,dilation=1x2:nhwc:bias,residual"],
     "condconv2d": ["n3,c6,o10,e3,h7,w5,k3x3;stride=1x2,padding=1_0x2_1,groups=2:nchw:act=relu,bias", "n2,c5,o17,e2,h4,w6,k1x1:nhwc:residual", "n2,c16,o16,e4,h5,w5,k3x3;padding=2,groups=16,dilation=2:nhwc"],
     "involution2d": ["n2,c12,g3,h6,w7,k3x5;stride=2x1,padding=1_1x4_0:nchw:act=silu,bias", "n1,c16,g1,h5,w4,k3x3;padding=2,dilation=2:nhwc:residual", "n1,c17,g17,h4,w9,k1x2:nhwc"],
+    "ska2d": ["n2,c12,g3,h6,w7,k3x5;stride=2x1,padding=1_1x4_0:nchw:act=silu,bias", "n1,c34,g17,h5,w4,k3x3;padding=2,dilation=2:nhwc:residual", "n1,c64,g16,h4,w5,k3x3;padding=1:nhwc"],
+    "tvconv2d": ["n2,c12,h6,w7,k3x5;stride=2x1,padding=1_1x4_0:nchw:act=silu,bias", "n1,c17,h5,w4,k3x3;padding=2,dilation=2:nhwc:residual", "n3,c5,h4,w9,k1x2:nhwc"],
     "dynamic_conv1d": ["n2,c12,heads3,l9,k4;alignment=causal:ncl:act=relu,bias", "n1,c16,heads1,l5,k7:nlc:residual", "n3,c6,heads6,l8,k3;softmax=false:nlc"],
     "deform_conv2d": ["n1,c6,o17,h7,w5,dg3,k3x3;stride=2x1,padding=1_2x0_1:nchw:act=relu,bias,mask", "n2,c8,o6,h5,w6,k3x2;padding=2,groups=2,dilation=2x1:nhwc:residual", "n1,c16,o16,h4,w4,dg2,k1x1:nhwc:mask"],
 }

@@ -184,6 +184,38 @@ def test_involution_with_a_constant_kernel_is_a_shared_depthwise_convolution(gro
     assert_equal(w.reference(**t), plain.reference(x=t["x"], weight=np.repeat(kernel, 6 // groups, 0)[:, None]))
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_ska_is_involution_of_permuted_channels(groups):
+    sizes = dict(N=2, C=6, G=groups, H=7, W=6, kernel=3, padding=((1, 2), (0, 1)), stride=2, dilation=2)
+    w, same = dynamic.ska2d(**sizes), dynamic.involution2d(**sizes)
+    t = draw(w)
+    order = np.arange(6).reshape(-1, groups).T.ravel()  # channels that share a kernel become neighbours
+    assert_equal(w.reference(**t)[:, order], same.reference(x=t["x"][:, order], weight=t["weight"]))
+
+
+def test_ska_with_a_constant_kernel_is_a_depthwise_convolution_with_tied_kernels():
+    w = dynamic.ska2d(N=1, C=6, G=2, H=7, W=6, kernel=3, padding=1)
+    kernel = rng.standard_normal((2, 3, 3))
+    t = draw(w, weight=np.broadcast_to(kernel[None, :, :, :, None, None], w.program.tensor("weight").shape))
+    plain = depthwise.depthwise_conv2d(N=1, C=6, H=7, W=6, kernel=3, padding=1)
+    assert_equal(w.reference(**t), plain.reference(x=t["x"], weight=np.tile(kernel, (3, 1, 1))[:, None]))
+
+
+def test_tvconv_with_a_constant_kernel_is_a_depthwise_convolution():
+    sizes = dict(N=2, C=5, H=7, W=6, kernel=(3, 2), padding=((1, 2), (0, 1)), stride=2, dilation=2)
+    w = dynamic.tvconv2d(**sizes)
+    kernel = rng.standard_normal((5, 3, 2))
+    t = draw(w, weight=np.broadcast_to(kernel[:, :, :, None, None], w.program.tensor("weight").shape))
+    assert_equal(w.reference(**t), depthwise.depthwise_conv2d(**sizes).reference(x=t["x"], weight=kernel[:, None]))
+
+
+def test_tvconv_is_involution_with_a_group_per_channel_and_the_same_kernels_for_every_sample():
+    sizes = dict(N=2, C=5, H=7, W=6, kernel=3, padding=1, stride=(2, 1))
+    w, same = dynamic.tvconv2d(**sizes), dynamic.involution2d(**sizes, G=5)
+    t = draw(w)
+    assert_equal(w.reference(**t), same.reference(x=t["x"], weight=np.broadcast_to(t["weight"], same.program.tensor("weight").shape)))
+
+
 @pytest.mark.parametrize("alignment", ["centred", "causal"])
 def test_dynamic_convolution_with_constant_logits_is_a_moving_average(alignment):
     w = dynamic.dynamic_conv1d(N=2, C=4, HEADS=2, L=9, K=4, alignment=alignment)
