@@ -18,7 +18,8 @@ from .vector_math import FUNCTIONS
 class Block:
     """What a schedule may know of one block: the roles of its loops, never the operator.
 
-    `loops`: (axis, part) per loop, part "full", "outer" (blocks of the vector axis) or "lanes". `kind`: "reduce", "map", "copy" or "store".
+    `loops`: (axis, part) per loop, part "full", "outer" (blocks of the vector axis) or "lanes". `kind`: "reduce", "map", "copy", "finish" (the store stage
+    in the layout of the tiles) or "store".
     """
 
     name: str
@@ -31,6 +32,7 @@ class Block:
     producers: list = field(default_factory=list)  # names of earlier stages whose results it reads
     vec: str = ""
     tiles: tuple = (None, None)  # axes of the register tile, innermost first
+    turn: object = None  # the plan's Turn of a copy or store between rows of memory and vectors across them
 
 
 @dataclass
@@ -193,7 +195,7 @@ class _Lowering:
             return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
         self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
-        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes))
+        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand)))
 
     def stage(self, p):
         """One run-time stage in its layout."""
@@ -239,18 +241,27 @@ class _Lowering:
                 return self.tensors[operand.name](*operand.layout.index([self._coord(c, index) for c in operand.coords]))
             return self.element(load.data[0], index, load.data[1])
 
+        finished = anchor.stage.name if anchor else None
+        if plan.turn and stage is anchor.store:
+            def finish(*physical):
+                self.axes = dict(zip(names, anchor.layout.logical(physical)))
+                return self.value(stage.body, self.axes, read)
+            finished = "finish"
+            self.tensors[finished] = (te.compute(anchor.layout.shape, finish, name=finished), anchor.layout, anchor.stage)
+            self.blocks.append(Block(finished, "finish", anchor.layout.tags(names), anchor.stage.name, anchor.lanes))
+
         def body(*physical):
             logical = [physical[b] for b in back]
             self.axes = dict(zip(names, logical))
-            if stage is (anchor.stage if anchor else None):
-                value = self.element(stage.name, logical, None)
+            if anchor is not None and (plan.turn or stage is anchor.stage):
+                value = self.element(finished, logical, None)
             else:
                 value = self.value(stage.body, self.axes, read)
             return value if spec.dtype == "float32" else value.astype(spec.dtype)
         tensor = te.compute(shape, body, name="out")
         tags = [(names[d], "full") for d in perm]
         p = anchor or plan.stage(stage.name)
-        self.blocks.append(Block("out", "store" if anchor else "map", tags, p.stage.name, p.lanes, vec=p.vec))
+        self.blocks.append(Block("out", "store" if anchor else "map", tags, p.stage.name, p.lanes, vec=p.vec, turn=plan.turn))
         return tensor
 
     def prepare(self):

@@ -58,6 +58,7 @@ class Plan:
     packed: list  # Operands to prepare, in argument order
     store_operands: dict  # reads of the store stage, by key
     output: object  # the map stage that writes the output on its own, or None if the last reduction's tiles are stored
+    turn: object = None  # how the anchor's vectors become the output's rows: the store stage then keeps the vectors, and a plain copy follows
 
     def stage(self, name):
         return next((s for s in self.stages if s.stage.name == name), None)
@@ -166,7 +167,60 @@ def make(program, choice: dict, lanes: int) -> Plan:
                 store_operands[key(load)] = packed[op.name] = op
             else:
                 store_operands[key(load)] = Operand(load, "stage" if program.stage(load.data[0]) else "raw")
-    return Plan(program, order, list(packed.values()), store_operands, output)
+    turn = store_turn(program, plans[anchor.name], store_operands) if anchor is not None else None
+    return Plan(program, order, list(packed.values()), store_operands, output, turn)
+
+
+@dataclass
+class Turn:
+    """A copy between rows of memory and vectors across them. `source`, `target`: (dim the row runs along, dim of the lanes) in memory.
+
+    The copy's rows have `width` positions, of which those from `begin` on and before `end` have data; `padded` if that is not all.
+    """
+
+    source: tuple
+    target: tuple
+    width: int
+    begin: int = 0
+    end: int = 0
+
+    @property
+    def padded(self) -> bool:
+        return self.begin > 0 or self.end < self.width
+
+
+def store_turn(program, p: StagePlan, store_operands) -> Turn | None:
+    """How whole vectors become columns of the output's rows, where nothing comes between but parameters that fit the tiles."""
+    spec, true, layout = program.output, access.extents(p.stage), p.layout
+    perm = spec.permutation(program.layout)
+    row, lane = perm[-1], layout.split
+    if spec.dtype != "float32" or p.lanes == 1 or layout.overhangs or row == lane or layout.order[-1] != row:
+        return None
+    fits = lambda o: o.kind == "packed" and all(p.extents[c[1]] == true[c[1]] for c in o.coords) or o.source == p.stage.name
+    if not all(fits(o) for o in store_operands.values()):
+        return None
+    return Turn((len(perm) - 1, len(perm)), (len(perm) - 1, perm.index(lane)), spec.shape[row], 0, spec.shape[row])
+
+
+def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
+    """How a staged copy turns rows of memory into vectors: a plain dim in whole blocks of lanes, inside it the dim that is innermost in memory."""
+    spec, layout, load, true = program.tensor(operand.source), operand.layout, operand.load, access.extents(p.stage)
+    if spec is None or spec.dtype != "float32" or layout.split is None or layout.overhangs or load.data[1] is not None and load.data[1].mode != "zeros":
+        return None
+    if any(c[0] == "axis" and p.extents[c[1]] > true[c[1]] for c in operand.coords) or p.layout.blocks * p.lanes > true[p.vec]:
+        return None
+
+    def dim(coord):  # the dim of the source that a coord runs through step by step
+        return coord[1] if coord[0] == "dim" else next((d for d, a in enumerate(load.args) if a.op == "axis" and a.data == coord[1]), None)
+    last = layout.order[-1]
+    inner, perm = operand.coords[last], spec.permutation(program.layout)
+    row, lane = dim(inner), dim(operand.coords[layout.split])
+    if row != perm[-1] or lane in (None, row):
+        return None
+    before, after = (value_of(v) for v in load.data[1].amounts[row]) if load.data[1] is not None else (0, 0)
+    first = inner[2] if inner[0] == "dim" else 0
+    turn = Turn((len(perm) - 1, perm.index(lane)), (len(layout.order) - 1, len(layout.order)), layout.extents[last], before - first, before - first + spec.shape[row])
+    return None if turn.padded and not (before or after) else turn  # reads beyond the data without padding are clamped
 
 
 def tile_axes(program, stage, vec: str) -> tuple:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
+from . import turn
+
 
 def apply(module, blocks, choice: dict, lanes: int):
     """The scheduled module. `blocks`: the lowering's Blocks in order. Raises whatever TVM raises for an impossible choice."""
@@ -15,7 +17,8 @@ def apply(module, blocks, choice: dict, lanes: int):
             continue
         if b.kind == "reduce":
             store = next((s for s in blocks if s.kind == "store" and s.stage == b.stage), None)
-            decompose += _reduce(sch, b, store, by_name, choice, done)
+            finish = next((s for s in blocks if s.kind == "finish" and s.stage == b.stage), None)
+            decompose += _reduce(sch, b, finish, store, by_name, choice, done)
         elif b.kind == "map":
             _elementwise(sch, b, lanes)
             done.add(b.name)
@@ -24,7 +27,7 @@ def apply(module, blocks, choice: dict, lanes: int):
             _elementwise(sch, b, lanes)
     for block, loop in decompose:
         sch.decompose_reduction(sch.get_sblock(block), loop)
-    return sch.mod
+    return turn.rewrite(sch.mod, {b.name: b.turn for b in blocks if b.turn is not None})
 
 
 def _extent(sch, loop):
@@ -42,6 +45,11 @@ def _elementwise(sch, b, lanes):
     loops = sch.get_loops(sch.get_sblock(b.name))
     if not loops:
         return
+    if _turned(sch, b, b.lanes):
+        loops = sch.get_loops(sch.get_sblock(b.name))[:-2]
+        if loops:
+            sch.parallel(sch.fuse(*loops))
+        return
     inner = loops[-1]
     extent = _extent(sch, inner)
     width = _width(extent, lanes)
@@ -58,7 +66,7 @@ def _elementwise(sch, b, lanes):
         sch.parallel(sch.fuse(*outer[:len(outer) - keep]))
 
 
-def _reduce(sch, b, store, by_name, choice, done):
+def _reduce(sch, b, finish, store, by_name, choice, done):
     """Register tile inside, reduction around it, everything else outside in parallel; the output is stored from each tile."""
     k = lambda name, default=None: choice.get(f"{b.stage}.{name}", default)
     block = sch.get_sblock(b.name)
@@ -110,6 +118,15 @@ def _reduce(sch, b, store, by_name, choice, done):
     within = outer[-2] if k("producer") == "tile" and len(outer) > 2 else None  # the last position loop: the vector blocks run inside it
     depth = max(1, len(outer) - (1 if len(outer) > 2 else 0) - (1 if within is not None else 0))
     copies = [by_name[n] for n in b.reads]
+    if finish is not None:
+        done.add(finish.name)
+        if at is not None:
+            sch.reverse_compute_at(sch.get_sblock(finish.name), at, preserve_unit_loops=True)
+        ls = sch.get_loops(sch.get_sblock(finish.name))[-len(finish.loops):]
+        sch.vectorize(ls[-1])
+        for loop in ls[:-1]:
+            if (_extent(sch, loop) or 99) <= 32:
+                sch.unroll(loop)
     if store is None:
         local = sch.cache_write(block, 0, "global")
         if at is not None:
@@ -122,12 +139,14 @@ def _reduce(sch, b, store, by_name, choice, done):
     elif k("store", "tile") == "row" and len(outer) > 1 and within is None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, outer[-2], preserve_unit_loops=True)
-        _vectorize_last(sch, sch.get_loops(out)[-1], b.lanes)
+        if not _turned(sch, store, b.lanes):
+            _vectorize_last(sch, sch.get_loops(out)[-1], b.lanes)
         done.add(store.name)
     elif k("store", "tile") != "pass" and at is not None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, at, preserve_unit_loops=True)
-        _store_tile(sch, sch.get_loops(out)[-len(store.loops):], store, b)
+        if not _turned(sch, store, b.lanes):
+            _store_tile(sch, sch.get_loops(out)[-len(store.loops):], store, b)
         done.add(store.name)
     else:
         _elementwise(sch, store, b.lanes)
@@ -139,8 +158,8 @@ def _reduce(sch, b, store, by_name, choice, done):
     for copy in copies:
         if k("copies", "root") == "outer" and fused is not None:
             sch.compute_at(sch.get_sblock(copy.name), fused, preserve_unit_loops=True)
-            ls = sch.get_loops(sch.get_sblock(copy.name))[-len(copy.loops):]
-            _vectorize_last(sch, ls[-1], b.lanes)
+            if not _turned(sch, copy, copy.lanes):
+                _vectorize_last(sch, sch.get_loops(sch.get_sblock(copy.name))[-1], b.lanes)
             done.add(copy.name)
     if within is not None:
         for name in b.producers:
@@ -169,3 +188,12 @@ def _store_tile(sch, loops, store, b):
         if (_extent(sch, loop) or 99) <= 32 and axis != b.vec:
             sch.unroll(loop)
     _vectorize_last(sch, loops[-1], b.lanes)
+
+
+def _turned(sch, b, lanes) -> bool:
+    """Whether a copy or store will be turned in registers; then its loops need nothing more."""
+    if b.kind == "copy":
+        parts = [None] * (len(b.loops) - 2) + ["row", "lanes"]
+    else:
+        parts = ["lanes" if axis == b.vec else None for axis, _ in b.loops[:-1]] + ["row"]
+    return turn.mark(sch, sch.get_sblock(b.name), b.turn, parts, lanes)

@@ -1,0 +1,167 @@
+"""Rows of memory become vectors across the rows, or vectors become rows, by transposes in registers.
+
+A copy whose lanes run along another dim than memory's innermost would be loaded or stored float by float. Instead, blocks of four columns by all lanes are
+turned: quarter vectors of four rows side by side make one vector, and two rounds of interleaving within quarters transpose the 4 x 4 blocks of four such
+vectors (the classic _MM_TRANSPOSE4_PS, once per quarter). The last block of a row may overlap the one before it.
+"""
+
+from __future__ import annotations
+
+from tvm import ir, tirx
+from tvm.s_tir import SBlock, SBlockRealize
+
+_QUARTER = 4  # floats that interleaving instructions keep together
+
+
+_MARK = "turned"
+
+
+def mark(sch, block, turn, parts: list, lanes: int) -> bool:
+    """Whether the copy in `block` can be turned where it now is; if so its row and lane loops move innermost and `rewrite` will do it.
+
+    `turn`: the lowering's Turn or None. `parts`: for each of the block's loops "row", "lanes" or None.
+    """
+    if turn is None or lanes not in (8, 16):
+        return False
+    loops = sch.get_loops(block)[-len(parts):]
+    row, lane = loops[parts.index("row")], loops[parts.index("lanes")]
+    width, rows = (sch.get(loop).extent for loop in (row, lane))
+    if not isinstance(width, tirx.IntImm) or not isinstance(rows, tirx.IntImm) or int(rows) % lanes or turn.padded and int(width) != turn.width:
+        return False
+    if (turn.end - turn.begin if turn.padded else int(width)) < _QUARTER:
+        return False
+    others = [loop for loop, part in zip(loops, parts) if part is None]
+    if int(rows) > lanes:
+        outer, lane = sch.split(lane, [None, lanes])
+        others.append(outer)
+    sch.reorder(*others, row, lane)
+    sch.annotate(row, _MARK, True)
+    return True
+
+
+def rewrite(module, turns: dict):
+    """The module with the marked copies of the blocks named in `turns` (name → Turn) turned."""
+    f = module["main"]
+    return type(module)({"main": f.with_body(_walk(f.body, turns))}) if turns else module
+
+
+def _walk(s, turns):
+    if isinstance(s, tirx.For):
+        if _MARK in s.annotations:
+            realize = s.body.body
+            clear = not {s.loop_var, s.body.loop_var} & set(tirx.analysis.undefined_vars(realize.predicate))
+            return _whole_row(s, s.body, turns[realize.block.name_hint]) if clear else tirx.For(s.loop_var, s.min, s.extent, s.kind, s.body)
+        return tirx.For(s.loop_var, s.min, s.extent, s.kind, _walk(s.body, turns), s.thread_binding, s.annotations)
+    if isinstance(s, tirx.SeqStmt):
+        return tirx.SeqStmt([_walk(x, turns) for x in s.seq])
+    if isinstance(s, SBlockRealize):
+        b = s.block
+        block = SBlock(b.iter_vars, b.reads, b.writes, b.name_hint, _walk(b.body, turns), b.init, b.alloc_buffers, b.match_buffers, b.annotations)
+        return SBlockRealize(s.iter_values, s.predicate, block)
+    return s
+
+
+def _whole_row(row, lane, turn):
+    """Both loops shrink to one step, in which the block does the whole row."""
+    realize, width, lanes = lane.body, int(row.extent), int(lane.extent)
+    b, value, inside = realize.block, realize.block.body.value, []
+    if isinstance(value, ir.Call):  # if_then_else(inside, element, 0): a row is padded at its ends, or wholly
+        moving = {v.var for v, at in zip(b.iter_vars, realize.iter_values) if row.loop_var in tirx.analysis.undefined_vars(at)}
+        inside = [c for c in _conjuncts(value.args[0]) if not moving & set(tirx.analysis.undefined_vars(c))]
+        value = value.args[1]
+    source, target = _Rows(value, turn.source), _Rows(b.body, turn.target)
+    begin, end = (max(turn.begin, 0), min(turn.end, width)) if turn.padded else (0, width)
+    zeros = lambda first, last: _each(first, last, lambda w: target.store(tirx.Broadcast(tirx.const(0.0, "float32"), lanes), w, 0, lanes))
+    body = _sequence([*zeros(0, begin), *_turned(source, target, begin, end, lanes), *zeros(end, width)])
+    if inside:
+        body = tirx.IfThenElse(tirx.all(*inside), body, _sequence(zeros(0, width)))
+    reads = [source.region(r, width, lanes) if r.source.same_as(source.buffer) else r for r in b.reads]
+    writes = [target.region(r, width, lanes) for r in b.writes]
+    block = SBlock(b.iter_vars, reads, writes, b.name_hint, body, None, b.alloc_buffers, b.match_buffers, b.annotations)
+    once = lambda loop, inner: tirx.For(loop.loop_var, loop.min, tirx.const(1, "int32"), tirx.ForKind.SERIAL, inner)
+    return once(row, once(lane, SBlockRealize(realize.iter_values, realize.predicate, block)))
+
+
+def _sequence(statements):
+    flat = [x for s in statements for x in (s.seq if isinstance(s, tirx.SeqStmt) else [s])]
+    return flat[0] if len(flat) == 1 else tirx.SeqStmt(flat)
+
+
+def _conjuncts(e):
+    return [*_conjuncts(e.a), *_conjuncts(e.b)] if isinstance(e, tirx.And) else [e]
+
+
+class _Rows:
+    """One side of a copy. `access`: its load or store; `dims`: (dim that the row runs along, dim of the lanes), one of them the innermost."""
+
+    def __init__(self, access, dims):
+        self.buffer = access.source if isinstance(access, ir.TensorLoad) else access.buffer
+        self.indices, (self.row, self.lane) = list(access.indices), dims
+        if self.lane == len(self.indices) - 1:
+            self.indices[-1] = tirx.const(0, "int32")  # whole vectors
+
+    def at(self, position, lane, width):
+        """Index of `width` neighbours from a position and lane on."""
+        index = list(self.indices)
+        index[self.row], index[self.lane] = index[self.row] + position, index[self.lane] + lane
+        return [*index[:-1], tirx.Ramp(index[-1], 1, width)]
+
+    def load(self, position, lane, width):
+        return tirx.BufferLoad(self.buffer, self.at(position, lane, width))
+
+    def store(self, value, position, lane, width):
+        return tirx.BufferStore(self.buffer, value, self.at(position, lane, width))
+
+    def region(self, region, width, lanes):
+        """What the block touches in all: a region of position 0 and lane 0, widened."""
+        ranges = list(region.region)
+        for d, n in ((self.row, width), (self.lane, lanes)):
+            ranges[d] = ir.Range.from_min_extent(ranges[d].min, n)
+        return tirx.BufferRegion(self.buffer, ranges)
+
+
+def _each(first, last, make):
+    """Statements for steps first to last; many steps as a loop."""
+    if last - first <= 8:
+        return [make(i) for i in range(first, last)]
+    step = tirx.Var("step", "int32")
+    return [tirx.For(step, tirx.const(0, "int32"), tirx.const(last - first, "int32"), tirx.ForKind.SERIAL, make(step + first))]
+
+
+def _turned(source, target, begin, end, lanes):
+    block = lambda at: _sequence(_block(source, target, at, lanes))
+    rest = [block(end - _QUARTER)] if (end - begin) % _QUARTER else []
+    return _each(0, (end - begin) // _QUARTER, lambda g: block(g * _QUARTER + begin)) + rest
+
+
+def _block(source, target, at, lanes):
+    """Four positions from `at` on."""
+    quarters, made = range(lanes // _QUARTER), []
+
+    def bind(value):
+        v = tirx.Var("v", value.ty)
+        made.append(tirx.stmt.Bind(v, value))
+        return v
+    if target.lane > target.row:
+        v = [bind(_shuffle([source.load(at, _QUARTER * k + i, _QUARTER) for k in quarters], range(lanes))) for i in range(_QUARTER)]
+        for j, vector in enumerate(_quarters_turned(v, lanes, bind)):
+            made.append(target.store(vector, at + j, 0, lanes))
+    else:
+        v = [bind(source.load(at + j, 0, lanes)) for j in range(_QUARTER)]
+        for i, vector in enumerate(_quarters_turned(v, lanes, bind)):
+            for k in quarters:
+                made.append(target.store(_shuffle([vector], range(_QUARTER * k, _QUARTER * (k + 1))), at, _QUARTER * k + i, _QUARTER))
+    return made
+
+
+def _shuffle(vectors, order):
+    return tirx.Shuffle(vectors, [tirx.const(i, "int32") for i in order])
+
+
+def _quarters_turned(v, lanes, bind):
+    """Four vectors with the 4 x 4 block in each of their quarters transposed."""
+    def mixed(a, b, picked):  # per quarter, elements of a (0 to 3) and of b (4 to 7)
+        return _shuffle([a, b], [q + (i if i < _QUARTER else i - _QUARTER + lanes) for q in range(0, lanes, _QUARTER) for i in picked])
+    low, high = (0, 4, 1, 5), (2, 6, 3, 7)
+    t = [bind(mixed(v[a], v[b], half)) for half in (low, high) for a, b in ((0, 1), (2, 3))]
+    return [bind(mixed(t[a], t[a + 1], half)) for a in (0, 2) for half in ((0, 1, 4, 5), (2, 3, 6, 7))]

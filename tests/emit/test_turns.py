@@ -1,0 +1,69 @@
+"""Copies between rows of memory and vectors across them: where they are turned in registers, and that they are right at every width and border."""
+
+import random
+
+import pytest
+
+from convgen import schedules
+from convgen.emit import lower
+from convgen.emit import plan as P
+from convgen.lang import parse
+from convgen.runtime.cpu import missing
+from tests.emit.kernels import complaints, job, target
+
+MACHINES = {name: target(name) for name in ("x86:avx2", "x86:avx512")}
+WIDTHS = (3, 4, 5, 7, 13, 45)
+IDS = [*(f"depthwise_conv2d:n1,c16,h5,w{w},k3x3;padding=1:f32.f32.f32:nchw:bias" for w in WIDTHS),
+       "depthwise_conv2d:n2,c32,h6,w11,k3x5;stride=2x1,padding=1_2x0_4:f32.f32.f32:nchw:act=relu",
+       "depthwise_conv2d:n1,c16,h5,w9,k3x3;padding=20:f32.f32.f32:nchw", "depthwise_conv2d:n1,c16,h7,w6,k5x3;stride=2,padding=2x0,dilation=1x2:f32.f32.f32:nchw",
+       "conv2d:n1,c16,o48,h6,w9,k3x3;padding=1:f32.f32.f32:nchw:act=relu,bias", "conv2d:n2,c32,o16,h4,w5,k1x1:f32.f32.f32:nchw", "conv2d:n1,c32,o32,h5,w6,k2x2;stride=2,groups=2:f32.f32.f32:nchw:residual",
+       "conv1d:n2,c16,o32,l23,k5;padding=4_1:f32.f32.f32:ncl:bias", "conv3d:n1,c16,o16,d3,h4,w6,k3x1x3;padding=1x0x1:f32.f32.f32:ncdhw:bias",
+       "conv_transpose2d:n1,c16,o16,h4,w5,k3x3;stride=2,padding=1:f32.f32.f32:nchw:bias", "condconv2d:n3,c16,o16,e2,h6,w7,k3x3;padding=1,groups=16:f32.f32.f32:nchw:bias",
+       "involution2d:n1,c32,g2,h5,w7,k3x3;padding=1:f32.f32.f32:nchw:bias", "separable_block2d:n1,c16,o32,h6,w7,k3x3;padding=1:f32.f32.f32:nchw:act=relu6,bias"]
+
+
+def scheduled(id, machine, **knobs):
+    """(blocks, text of the scheduled function) with the vectors along output channels."""
+    w = parse(id)
+    space = schedules.space(w.description, machine)
+    choice = space.leaves["direct"].default() | {"sum.vec": "o", "sum.lanes": 8} | knobs
+    low = lower.lower(P.make(space.program(choice), choice, 8), "k")
+    return low.blocks, schedules.apply(low.run, low.blocks, choice, machine).script()
+
+
+@pytest.mark.parametrize("store", ["tile", "row", "pass"])
+@pytest.mark.parametrize("copies", ["root", "outer"])
+def test_rows_are_turned_wherever_copies_and_stores_are_placed(store, copies):
+    knobs = {"sum.store": store, "sum.copies": copies, "sum.tile1": 8, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
+    blocks, text = scheduled("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nchw:bias", MACHINES["x86:avx2"], **knobs)
+    assert {b.name: b.turn is not None for b in blocks} == {"sum_x1": True, "sum": False, "finish": False, "out": True}
+    # per four columns of eight lanes: four joined vectors and two rounds of four in the copy, two rounds of four and eight halves in the store; two groups
+    assert text.count("T.Shuffle") in (12 + 16, 2 * (12 + 16))
+
+
+def test_what_is_not_turned():
+    turns = lambda id, **knobs: [b.name for b in scheduled(id, MACHINES["x86:avx2"], **knobs)[0] if b.turn is not None]
+    assert not turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nhwc")  # the lanes are innermost in memory
+    assert not turns("depthwise_conv2d:n1,c20,h6,w8,k3x3;padding=1:f32.f32.f32:nchw")  # the last block of lanes is not full
+    assert not turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f16.f32.f16:nchw")
+    assert turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1,padding_mode=reflect:f32.f32.f32:nchw") == ["out"]
+    assert turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nchw:residual") == ["sum_x1"]  # the residual lies in rows
+
+
+def test_turned_kernels_are_right(kernels):
+    machines = [m for m in MACHINES.values() if not missing(m["features"])]
+    asked = []
+    for seed, id in enumerate(IDS):
+        w, machine = parse(id), machines[seed % len(machines)]
+        leaf, rng = schedules.space(w.description, machine).leaves["direct"], random.Random(seed)
+        choice = next((c for c in leaf.candidates(rng, 40) if all(c[k] == "o" for k in c if k.endswith(".vec"))), leaf.default())
+        asked.append((w, job(w, machine, choice)))
+    wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_any_batch(kernels):
+    w = parse("depthwise_conv2d:n2+,c16,h6,w7,k3x3;padding=1:f32.f32.f32:nchw:bias")
+    others = [parse(w.id.replace("n2+", f"n{n}")) for n in (1, 3, 8)]
+    (answer,) = kernels.ask([job(w, others=others)])
+    assert not complaints(w, answer) and len(answer["verdicts"]) == 4
