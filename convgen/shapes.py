@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError
+from .lang.workload import flag_names
 
 _SIZES = {"batch": (1, 1, 2, 3), "channels": (1, 2, 3, 4, 6, 8, 16, 17, 32), "positions": (1, 2, 3, 5, 7, 8, 9, 12, 14, 17), "window": (1, 2, 3, 3, 5, 7), "other": (1, 2, 3, 4)}
 _KIND = {"N": "batch", "C": "channels", "O": "channels", "D": "positions", "H": "positions", "W": "positions", "L": "positions"}
@@ -35,8 +36,7 @@ def _draw(op, rng) -> dict[str, Any]:
     for name, spec in op.attributes.items():
         if rng.random() < 0.5:  # else the default: independent draws of everything are rarely valid
             values[name] = _attribute(spec, rng)
-    flags = [*(("bias", "residual") if op.epilogue else ()), *op.optional]
-    values |= {flag: True for flag in flags if rng.random() < 0.3}
+    values |= {flag: True for flag in flag_names(op) if flag != "any_batch" and rng.random() < 0.3}
     values["layout"] = str(rng.choice(["channels_first", "channels_last"]))
     return values
 

@@ -12,13 +12,14 @@ HEAD = """\
 # Operators
 
 Written by `tools/operators_page.py` from `convgen/ops/table.py`. Formulas are those of the first shape listed; sizes are letters where the
-operator takes any. Every operator also takes `bias=True`, `residual=True` and an `activation` of {activations}, unless it says otherwise.
+operator takes any. Every operator also takes, unless it says otherwise, `bias=True`, `bn=True` (a batch norm: scale, shift, mean and variance as [4, O], folded into
+the weights when bound where there are any), `residual=True`, an `activation` of {activations}, and `gate=True`, in this order: activation(norm(y + bias) + residual) * gate.
 """
 
 
 def page() -> str:
     """The page's text."""
-    from convgen.lang.builder import ACTIVATIONS
+    from convgen.lang.epilogue import ACTIVATIONS
     from convgen.ops.table import TABLE
     index = "\n".join(f"- [`{op.name}`](#{op.name}): {op.summary}" for op in TABLE)
     return "\n".join([HEAD.format(activations=", ".join(ACTIVATIONS)), index, "", *(section(op) for op in TABLE)])
@@ -30,14 +31,15 @@ def section(op) -> str:
     lines += [f"- Source: {op.citation}", f"- Dimensions: {', '.join(dimension(op, d) for d in op.dims)}"]
     lines += [f"- Tensors: {', '.join(f'{name} ({facts})' for name, facts in tensors(op).items())}"]
     lines += [f"- Attributes: {', '.join(attribute(spec) for name, spec in op.attributes.items() if name not in epilogue(op)) or 'none'}"]
-    lines += [] if op.epilogue else ["- Takes no bias, residual or activation"]
+    lines += [] if op.epilogue else ["- Takes no bias, batch norm, residual, activation or gate"]
     lines += [f"- PyTorch formulations to compare with: {', '.join(op.formulations)}", "- Published shapes:"]
     return "\n".join([*lines, *(f"  - `{w.id}`" for w in op.workloads()), ""])
 
 
 def epilogue(op) -> tuple[str, ...]:
     """Names that the page's head explains for all operators."""
-    return ("bias", "residual", "activation") if op.epilogue else ()
+    from convgen.lang.epilogue import TENSORS
+    return (*TENSORS, "activation") if op.epilogue else ()
 
 
 def dimension(op, name: str) -> str:

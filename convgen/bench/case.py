@@ -9,6 +9,7 @@ from typing import Any, Callable
 import numpy as np
 
 from ..errors import ArgumentError
+from ..lang.epilogue import EPS
 
 
 class NotOffered(Exception):
@@ -37,10 +38,26 @@ class Case:
     def convolution(self) -> dict:
         """The ordinary convolution that the workload is, with its parameters (see `Operator.convolution`). Raises NotOffered."""
         declared = self.workload.op.convolution
-        found = declared(self.workload, **self.parameters) if declared else None
+        parameters = self.parameters
+        bn = parameters.pop("bn", None) if self.workload.flags.get("bn") else None
+        found = declared(self.workload, **parameters) if declared else None
         if found is None:
             raise NotOffered("it is no ordinary convolution")
-        return found
+        return found if bn is None else _folded(found, bn)
+
+
+def _folded(found: dict, bn) -> dict:
+    """A convolution with the batch norm in its weight and bias, as deployed models have it."""
+    scale, shift, mean, variance = bn
+    gain = scale / (variance + EPS).sqrt()
+    weight, groups = found["weight"], found["groups"]
+    if found["transposed"]:  # [C, O/groups, ...]
+        weight = weight.unflatten(0, (groups, -1)) * gain.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+        weight = weight.flatten(0, 1)
+    else:
+        weight = weight * gain.reshape(-1, *[1] * (weight.ndim - 1))
+    centre = mean if found["bias"] is None else mean - found["bias"]
+    return {**found, "weight": weight, "bias": shift - centre * gain}
 
 
 @dataclass

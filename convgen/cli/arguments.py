@@ -103,7 +103,7 @@ def workload(op, settings: Iterable[str]):
 
 
 def _value(op, name: str, text: str):
-    from ..lang.workload import attribute_from_text
+    from ..lang.workload import attribute_from_text, flag_names
     spec = op.attributes.get(name)
     try:
         if name in op.dims:
@@ -113,7 +113,7 @@ def _value(op, name: str, text: str):
             return numbers[0] if len(numbers) == 1 else tuple(numbers)
         if spec is not None:
             return attribute_from_text(spec, text.replace(",", "x") if spec["type"] in ("ints", "pads") else text)
-        if name in ("bias", "residual", "any_batch", *op.optional):
+        if name in flag_names(op):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
     except (ValueError, KeyError):
         kind = "true or false" if spec is None and name not in op.dims and name != "kernel" else "a number" if name in op.dims else "numbers like 3 or 3x3"

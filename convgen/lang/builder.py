@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..errors import ArgumentError
 from ..runtime import sizes
 from . import expr as E
+from .epilogue import ACTIVATIONS, TENSORS, appended
 from .program import Program, Stage, TensorSpec
 from .ranges import outside
 from .size import Size, combine, tree_of, value_of
@@ -254,27 +255,11 @@ class Builder:
             self._refuse("a declaration states its output axes with o.axes(...)")
         return E.to_float(value)
 
-    def _epilogue(self, value, bias, residual, activation, channel_axis):
-        """`value` with bias and residual (callables that give the tensors, or None) and the activation."""
-        stages = self._trace.stages
-        nonlinear = stages and stages[-1].combiner in ("max", "min") and value.op == "load" and value.data[0] == stages[-1].name
-        if nonlinear and (bias or residual or activation):
-            self._refuse(f"bias, residual and activation follow a linear last stage only, and this one takes a {stages[-1].combiner}")
-        axes = self._output_axes
-        if bias:
-            value = value + bias(axes[channel_axis].size)[axes[channel_axis]]
-        if residual:
-            value = value + residual([a.size for a in axes])[tuple(axes)]
-        return self.activation(activation, value)
-
     def finish(self, value, flags, channel_axis, **program) -> Program:
         """Append the epilogue the workload asks for, close the output stage, and return the Program."""
         trace, value = self._trace, self._result(value)
         axes = self._output_axes
-        value = self._epilogue(
-            value, (lambda size: self.param("bias", size)) if flags.get("bias") else None,
-            (lambda extents: self._declare("residual", "input", extents, spatial=self._output_spatial)) if flags.get("residual") else None,
-            flags.get("activation"), channel_axis)
+        value = appended(self, value, [t for t in TENSORS if flags.get(t)], flags.get("activation"), channel_axis)
         last, names = trace.stages[-1] if trace.stages else None, [a.data for a in axes]
         loaded = [a.data if a.op == "axis" else None for a in value.args]
         if last is None or value.op != "load" or value.data != (last.name, None) or not loaded == [a.data for a in last.axes] == names:
@@ -308,10 +293,10 @@ class Builder:
             raise ArgumentError(f"{operator}: {name} must be a tensor; make one with o.stage(value, axes)")
         return E.Tensor(stage.name, [a.size for a in stage.axes])
 
-    def _adopt(self, inner, value, bias, residual, activation, channel_axis):
+    def _adopt(self, inner, value, present, activation, channel_axis):
         """The value of an inlined operator. This operator's output axes are those of the last one inlined, unless it states its own."""
-        value = inner._epilogue(inner._result(value), bias and (lambda size: inner._declare("bias", "param", [size])),
-                                residual and (lambda extents: inner._declare("residual", "input", extents)), activation, channel_axis)
+        value = appended(inner, inner._result(value), present, activation, channel_axis)
+        inner._used |= set(present)
         unused = sorted(set(inner._given) - inner._used)
         if unused:
             inner._refuse(f"there is no tensor {unused[0]} to give")
@@ -324,13 +309,3 @@ def set_of_axes(value):
     """The axes a value depends on, each once."""
     return list({e.data: e for e in value.walk() if e.op == "axis"}.values())
 
-
-ACTIVATIONS = {
-    "relu": lambda o, v: o.maximum(v, 0.0),
-    "relu6": lambda o, v: o.minimum(o.maximum(v, 0.0), 6.0),
-    "sigmoid": lambda o, v: o.sigmoid(v),
-    "tanh": lambda o, v: o.tanh(v),
-    "silu": lambda o, v: v * o.sigmoid(v),
-    "gelu": lambda o, v: v * (o.erf(v * 0.7071067811865476) + 1.0) * 0.5,
-    "hardswish": lambda o, v: v * o.minimum(o.maximum(v + 3.0, 0.0), 6.0) * (1.0 / 6.0),
-}

@@ -10,10 +10,11 @@ from typing import Callable
 from ..errors import ArgumentError
 from ..runtime import attributes as A
 from . import expr as E
-from .builder import ACTIVATIONS, Builder
+from .builder import Builder
+from .epilogue import ACTIVATIONS, TENSORS
 from .size import Size
 
-EPILOGUE = ("bias", "activation", "residual")
+EPILOGUE = (*TENSORS, "activation")
 WINDOW = ("KD", "KH", "KW", "K")  # dims that an id writes as k3x3, and `kernel=` sets together
 _RESERVED = {"dtype", "acc_dtype", "out_dtype", "layout", "any_batch", "kernel", *EPILOGUE}
 _TYPES = {bool: "bool", int: "int", float: "float", str: "str"}
@@ -150,7 +151,7 @@ class Operator:
             attributes[n] = inlined(self, spec, values.get(n, spec["default"]), inner, attributes)
         activation = attributes.pop("activation", None)
         value = self.fn(inner, **attributes)
-        return outer._adopt(inner, value, self.epilogue and "bias" in given, self.epilogue and "residual" in given, activation, self.channel_axis)
+        return outer._adopt(inner, value, [t for t in TENSORS if t in given and self.epilogue], activation, self.channel_axis)
 
     def __repr__(self):
         return f"<operator {self.name}: {self.summary}>"
@@ -205,7 +206,7 @@ def operator(*, dims: str, cite: str | None = None, baseline=None, workloads=(),
     dims: the sizes a workload gives, as capital letters in order, "M=1" for a default. cite: paper. baseline(w, **tensors): the typical PyTorch
     formulation. formulations: several by label, for benchmarks, the typical one first; instead of baseline or beside it. workloads: published shapes, as ids
     without the name. positional: order of the call's positional arguments where PyTorch has the function; default: tensors, then keywords. optional: names
-    of tensors that a workload may leave out. channel_axis: which output axis bias follows. epilogue: whether bias, activation and residual may be appended.
+    of tensors that a workload may leave out. channel_axis: which output axis bias follows. epilogue: whether bias, bn, residual, activation and gate may be appended.
     convolution(w, **parameters): the ordinary convolution that a workload is (see convgen/ops/plain.py), where libraries that know only those can do it.
     """
     def wrap(fn):

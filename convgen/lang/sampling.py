@@ -30,6 +30,9 @@ def rows(*each: dict) -> dict:
     return {"kind": "rows", "rows": list(each)}
 
 
+BATCH_NORM = rows(uniform(0.5, 1.5), normal(0, 0.1), normal(0, 0.1), uniform(0.5, 1.5))  # scale, shift, mean, variance after training
+
+
 def _draw(values, shape, rng):
     if values["kind"] == "rows":
         return np.stack([_draw(v, shape[1:], rng) for v in values["rows"]])
@@ -43,12 +46,14 @@ def _rng(seed, name):
 
 
 def _fan(program, name) -> int:
-    """How many terms of this parameter meet in one output element of the stage that reads it."""
+    """How many terms of this parameter, or of what it is made into, meet in one element of the stage that sums them."""
     for s in program.stages:
         for e in s.body.loads():
             if e.data[0] == name and s.reduce:
                 used = {a for i in e.args for a in i.axes()}
                 return max(1, math.prod(value_of(a.size) for a in s.reduce if a.name in used))
+            if e.data[0] == name and s in program.bind_stages:
+                return _fan(program, s.name)
     return 1
 
 

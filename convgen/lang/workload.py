@@ -13,6 +13,7 @@ from ..errors import ArgumentError
 from ..runtime import attributes as A
 from .batch import obstacle
 from .builder import Builder, Trace
+from .epilogue import TENSORS, in_torch
 from .operator import Prepared, check_text, traced
 from .program import Program
 
@@ -153,28 +154,15 @@ class Workload:
         return {label: self._bound(f, tensors) for label, f in self.op.formulations.items()}
 
     def _bound(self, f, tensors):
-        own = {k: v for k, v in tensors.items() if k not in ("bias", "residual") or not self.flags.get(k)}
+        own = {k: v for k, v in tensors.items() if k not in TENSORS or not self.flags.get(k)}
         if isinstance(f, Prepared):
             ready = f.prepare(self, **own)
-            return lambda: epilogue(self, f.run(self, **ready), tensors)
-        return lambda: epilogue(self, f(self, **own), tensors)
+            return lambda: in_torch(self, f.run(self, **ready), tensors)
+        return lambda: in_torch(self, f(self, **own), tensors)
 
     @property
     def has_baseline(self) -> bool:
         return self.op.baseline is not None
-
-
-def epilogue(w: Workload, y, tensors):
-    """Bias, residual and activation in PyTorch, as the description appends them."""
-    import torch.nn.functional as F
-    if w.flags.get("bias"):
-        shape = [1] * y.ndim
-        shape[w.op.channel_axis] = -1
-        y = y + tensors["bias"].reshape(shape)
-    if w.flags.get("residual"):
-        y = y + tensors["residual"]
-    act = w.attributes.get("activation") if w.op.epilogue else None
-    return getattr(F, act)(y) if act and hasattr(F, act) else (y.sigmoid() if act == "sigmoid" else y.tanh() if act == "tanh" else y)
 
 
 def window_trees(op, attribute) -> list:
@@ -193,7 +181,7 @@ def in_catalogue(op) -> bool:
 
 def flag_names(op) -> tuple:
     """The yes-or-no facts that a workload of `op` may state."""
-    return (*(("bias", "residual") if op.epilogue else ()), *op.optional, *(("any_batch",) if "N" in op.dims else ()))
+    return (*(TENSORS if op.epilogue else ()), *op.optional, *(("any_batch",) if "N" in op.dims else ()))
 
 
 def make(op, kw) -> Workload:

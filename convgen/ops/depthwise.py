@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ArgumentError
-from ..lang import choice, ints, normal, operator, pads, rows, uniform
+from ..lang import BATCH_NORM, choice, ints, operator, pads
 from . import plain, torch_forms
 from .conv import MODES, check_padding, output_axes
 
@@ -56,9 +56,6 @@ DILATED_BRANCHES = {  # K: [(kernel, dilation)], UniRepLKNet (arXiv:2311.15599),
     17: [(5, 1), (9, 2), (3, 4), (3, 5), (3, 7)], 15: [(5, 1), (7, 2), (3, 3), (3, 5), (3, 7)], 13: [(5, 1), (7, 2), (3, 3), (3, 4), (3, 5)],
     11: [(5, 1), (5, 2), (3, 3), (3, 4), (3, 5)], 9: [(5, 1), (5, 2), (3, 3), (3, 4)], 7: [(5, 1), (3, 2), (3, 3)], 5: [(3, 1), (3, 2)],
 }
-
-
-BATCH_NORM = rows(uniform(0.5, 1.5), normal(0, 0.1), normal(0, 0.1), uniform(0.5, 1.5))  # scale, shift, mean, variance after training
 
 
 @operator(dims="N C H W KH KW", cite="arXiv:2311.15599", formulations={"merged": torch_forms.REPARAM_MERGED, "branches": torch_forms.dilated_reparam}, convolution=plain.merged_branches,

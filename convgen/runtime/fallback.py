@@ -45,6 +45,7 @@ class Missing:
 def _workload(problem: NoKernel, operator: Operator, tensors, attributes):
     """The call as a workload of the catalogue, which knows its PyTorch formulation. Raises `problem` where there is none."""
     try:
+        from convgen.lang.workload import flag_names
         from convgen.ops import table
     except ImportError:
         raise problem from None
@@ -52,7 +53,7 @@ def _workload(problem: NoKernel, operator: Operator, tensors, attributes):
         raise problem
     description = table.get(operator.name)
     call = _loosely_resolved(operator, tensors, attributes)
-    flags = {name: True for name in ("bias", "residual", *description.optional) if name in tensors}
+    flags = {name: True for name in flag_names(description) if name in tensors}
     dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     dims = {d: int(call.dims[d]) for d in description.dims if d in call.dims}
     given = {n: v for n, v in call.attributes.items() if n in description.attributes}

@@ -25,7 +25,7 @@ def test_the_split_sum_equals_the_conditional_sum(case):
         np.testing.assert_allclose(program.reference(tensors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("case", [dict(groups=2, bias=True, activation="relu"), dict(residual=True), dict(groups=2, padding=((0, 1), (1, 0)))], ids=str)
+@pytest.mark.parametrize("case", [dict(groups=2, bias=True, activation="relu"), dict(residual=True), dict(groups=2, bias=True, bn=True), dict(groups=2, padding=((0, 1), (1, 0)))], ids=str)
 def test_groups_epilogues_and_uneven_padding(case):
     w = table.get("conv_transpose2d")(N=2, C=4, O=6, H=5, W=6, kernel=(3, 4), stride=(2, 3), output_padding=(1, 0), **case)
     tensors = w.program.sample(1)

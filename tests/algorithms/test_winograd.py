@@ -26,7 +26,7 @@ _CASES = [
     ("conv2d", dict(N=1, C=16, O=3, H=7, W=13, kernel=3)),
     ("conv2d", dict(N=1, C=16, O=3, H=8, W=8, kernel=3, padding=2, padding_mode="reflect")),
     ("conv2d", dict(N=1, C=16, O=3, H=8, W=8, kernel=3, padding=2, padding_mode="circular")),
-    ("conv1d", dict(N=2, C=16, O=6, L=17, kernel=3, padding=1, residual=True)),
+    ("conv1d", dict(N=2, C=16, O=6, L=17, kernel=3, padding=1, residual=True, bn=True, gate=True)),
 ]
 
 

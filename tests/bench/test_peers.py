@@ -17,15 +17,15 @@ PLAIN = [
     "conv2d:n1,c8,o8,h8,w8,k3x3;padding=2,dilation=2,groups=2:f32.f32.f32:nhwc:act=relu",
     "conv1d:n2,c8,o4,l9,k3;padding=1:f32.f32.f32:ncl:bias",
     "conv3d:n1,c4,o4,d3,h5,w4,k3x3x3;padding=1:f32.f32.f32:ndhwc:act=gelu",
-    "conv_transpose2d:n1,c8,o4,h5,w4,k4x4;stride=2,padding=1,output_padding=1:f32.f32.f32:nhwc:bias",
+    "conv_transpose2d:n1,c8,o4,h5,w4,k4x4;stride=2,padding=1,output_padding=1,groups=2:f32.f32.f32:nhwc:bias,bn",
     "depthwise_conv2d:n1,c8,m2,h7,w6,k5x5;padding=2:f32.f32.f32:nchw:act=silu,bias",
-    "depthwise_conv2d:n1,c8,h7,w6,k5x5;padding=2:f32.f32.f32:nhwc",
+    "depthwise_conv2d:n1,c8,h7,w6,k5x5;padding=2:f32.f32.f32:nhwc:bn",
     "dilated_reparam_conv2d:n1,c8,h9,w8,k7x7:f32.f32.f32:nchw:bias",
 ]
 OTHERS = [
     "involution2d:n1,c8,g2,h7,w6,k3x3;padding=1:f32.f32.f32:nhwc",
     "condconv2d:n3,c8,o8,e4,h6,w5,k3x3;padding=1,groups=8:f32.f32.f32:nchw",
-    "deform_conv2d:n1,c8,o4,h7,w6,k3x3;padding=1:f32.f32.f32:nchw:bias,mask,residual",
+    "deform_conv2d:n1,c8,o4,h7,w6,k3x3;padding=1:f32.f32.f32:nchw:act=leaky_relu,bias,bn,gate,mask,residual",
     "dynamic_conv1d:n2,c8,heads2,l9,k3:f32.f32.f32:nlc",
 ]
 

@@ -42,7 +42,7 @@ def gaussian_conv2d(o, *, padding=pads(2)):
 
 
 @operator(dims="N C O H W KH KW", cite=None)
-def gated_block2d(o, *, gate=choice("sigmoid", "tanh")):
+def gated_block2d(o, *, squash=choice("sigmoid", "tanh")):
     """Two operators in a row, the first one read at other positions: depthwise, activation, pointwise, times a gate of the input."""
     n, oc, p, q = o.axes("N O H W")
     x = o.input("x", "N C H W")
@@ -50,4 +50,4 @@ def gated_block2d(o, *, gate=choice("sigmoid", "tanh")):
     second = o.stage(conv2d(o, x=first, weight=o.param("weight_pw", "O", "C", 1, 1), KH=1, KW=1))
     c = o.axis("c", o.C)
     mean = o.stage(o.sum(x[n, c, p, q], c), (n, p, q), name="mean")
-    return second[n, oc, p, q] * o.activation(gate, mean[n, p, q] * 0.5)
+    return second[n, oc, p, q] * o.activation(squash, mean[n, p, q] * 0.5)

@@ -81,14 +81,14 @@ def test_generated_kernel_is_bound_together_with_its_table():
     np.testing.assert_allclose(w.reference(**t), F.conv2d(t["x"], kernel[:, None], padding=2, groups=4), atol=1e-14)
 
 
-@pytest.mark.parametrize("gate", ["sigmoid", "tanh"])
-def test_operators_in_a_row(gate):
-    w = gated_block2d(**SIZES, O=5, kernel=3, gate=gate, residual=True)
+@pytest.mark.parametrize("squash", ["sigmoid", "tanh"])
+def test_operators_in_a_row(squash):
+    w = gated_block2d(**SIZES, O=5, kernel=3, squash=squash, residual=True)
     t = sample(w)
     first = F.conv2d(t["x"], t["weight_dw"], t["bias_dw"], padding=1, groups=4).relu()
-    expected = F.conv2d(first, t["weight_pw"]) * getattr(torch, gate)(t["x"].sum(1, keepdim=True) / 2) + t["residual"]
+    expected = F.conv2d(first, t["weight_pw"]) * getattr(torch, squash)(t["x"].sum(1, keepdim=True) / 2) + t["residual"]
     np.testing.assert_allclose(w.reference(**t), expected, atol=1e-13)
-    assert ["==", "gate", ["const", gate]] in w.signature["when"]
+    assert ["==", "squash", ["const", squash]] in w.signature["when"]
 
 
 def declared(body, dims="N C H W K", **options):

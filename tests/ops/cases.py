@@ -7,7 +7,8 @@ from hypothesis import reject, settings
 from hypothesis import strategies as st
 
 from convgen.errors import ArgumentError
-from convgen.lang.builder import ACTIVATIONS
+from convgen.lang.epilogue import ACTIVATIONS
+from convgen.lang.workload import flag_names
 from convgen.ops.table import TABLE
 
 OPERATORS = {op.name: op for op in TABLE}
@@ -48,7 +49,7 @@ def workloads(draw, op, **fixed):
                 kw[length] = max(kw[length], max(lo, hi) + (kw["padding_mode"] == "reflect"), reach - lo - hi)
             else:
                 kw[length] = max(kw[length], reach - lo - hi)
-    for flag in (*(("bias", "residual") if op.epilogue else ()), *op.optional):
+    for flag in (f for f in flag_names(op) if f != "any_batch"):
         kw.setdefault(flag, draw(st.booleans()))
     kw["layout"] = draw(st.sampled_from(("channels_first", "channels_last")))
     try:

@@ -64,7 +64,7 @@ def test_id_and_description_carry_everything(name):
 
 def _integral(op):
     """Attributes under which an operator's arithmetic stays among the integers, or None."""
-    plain = {"activation": None} if op.epilogue else {}
+    plain = {"activation": None, "bn": False} if op.epilogue else {}
     plain |= {"softmax": False} if "softmax" in op.attributes else {}
     return None if op.name in ("dilated_reparam_conv2d", "deform_conv2d") else plain
 

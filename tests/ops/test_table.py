@@ -77,15 +77,37 @@ def test_formulations_keep_half_precision(name, dtype, unit):
 
 
 @pytest.mark.parametrize("name", [name for name, op in OPERATORS.items() if op.epilogue])
-@pytest.mark.parametrize("activation", [None, "relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "hardswish"])
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "sigmoid", "tanh", "silu", "gelu", "hardswish", "hardsigmoid", "leaky_relu"])
 def test_epilogue_follows_the_plain_operator(name, activation):
     op = OPERATORS[name]
-    w, plain = small(op, bias=True, residual=True, activation=activation), small(op)
+    w, plain = small(op, bias=True, residual=True, gate=True, activation=activation), small(op)
     tensors = double(w)
     y = plain.reference(**{t.name: tensors[t.name] for t in plain.program.tensors})
     bias = tensors["bias"].numpy().reshape(-1, *[1] * (y.ndim - 2))
     act = {None: lambda v: v, "sigmoid": torch.sigmoid, "tanh": torch.tanh}.get(activation) or getattr(torch.nn.functional, activation)
-    assert_equal(w.reference(**tensors), act(torch.from_numpy(y + bias + tensors["residual"].numpy())))
+    assert_equal(w.reference(**tensors), act(torch.from_numpy(y + bias + tensors["residual"].numpy())) * tensors["gate"])
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPERATORS.items() if op.epilogue and name != "dilated_reparam_conv2d"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_batch_norm_follows_the_plain_operator(name, bias):
+    op = OPERATORS[name]
+    w, plain = small(op, bn=True, bias=bias), small(op)
+    tensors = double(w)
+    y = torch.from_numpy(plain.reference(**{t.name: tensors[t.name] for t in plain.program.tensors}))
+    scale, shift, mean, variance = tensors["bn"]
+    y = y + tensors["bias"].reshape(-1, *[1] * (y.ndim - 2)) if bias else y
+    assert_equal(w.reference(**tensors), torch.nn.functional.batch_norm(y, mean, variance, scale, shift))
+
+
+@every_operator
+def test_a_batch_norm_costs_a_shift_where_there_are_weights(name):
+    op = OPERATORS[name]
+    if not op.epilogue or name in ("dilated_reparam_conv2d", "condconv2d", "involution2d", "ska2d", "dynamic_conv1d"):
+        return  # it has its own, or no weights that are bound
+    w = small(op, bn=True)
+    assert {"bn_scale", "bn_shift", "bn_weight"} <= {s.name for s in w.program.bind_stages}
+    assert w.flops == small(op, bias=True).flops
 
 
 def test_unknown_operator_names_the_nearest():

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..case import Case, NotOffered, numpy_of
 
-_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "gelu": "Gelu"}
+_ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "gelu": "Gelu", "leaky_relu": "LeakyRelu"}
 
 
 def array(v) -> np.ndarray:
@@ -27,7 +27,7 @@ def build(case: Case, own: bool = False) -> tuple[bytes, np.ndarray, bool]:
     """(model, input array, whether input and output are channels last). Raises NotOffered for what is no ordinary convolution."""
     c = case.convolution()
     if list(case.inputs) != ["x"]:
-        raise NotOffered("it adds a residual, which these models do not")
+        raise NotOffered("it has a residual or a gate, which these models have not")
     try:
         import onnx
         from onnx import TensorProto, helper, numpy_helper

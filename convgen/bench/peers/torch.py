@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ...lang import Prepared
-from ...lang.workload import epilogue
+from ...lang.epilogue import TENSORS, in_torch
 from ..case import Case, NotOffered, Ready, numpy_of
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -20,27 +20,26 @@ class Formulation(nn.Module):
         super().__init__()
         self.workload, self.names = case.workload, list(case.inputs)
         given = dict(case.tensors)
-        self.after = {k: given.pop(k) for k in ("bias", "residual") if self.workload.flags.get(k)}
+        after = {k: given.pop(k) for k in TENSORS if self.workload.flags.get(k)}
         form = self.workload.op.formulations[label]
         self.run = form.run if isinstance(form, Prepared) else form
         ready = form.prepare(self.workload, **given) if isinstance(form, Prepared) else given
         self.constants = [n for n in ready if n not in self.names]
         for n in self.constants:
             self.register_parameter(f"p_{n}", nn.Parameter(ready[n], requires_grad=False))
-        if "bias" in self.after:
-            self.appended_bias = nn.Parameter(self.after["bias"], requires_grad=False)  # a folded form may have one of its own
+        self.after = [k for k in after if k not in self.names]
+        for k in self.after:
+            self.register_parameter(f"after_{k}", nn.Parameter(after[k], requires_grad=False))  # a folded form may have a bias of its own
 
     def forward(self, *inputs):
         named = dict(zip(self.names, inputs))
-        after = {"residual": named.pop("residual")} if "residual" in named else {}
-        if "bias" in self.after:
-            after["bias"] = self.appended_bias
+        after = {k: named.pop(k) for k in TENSORS if k in named} | {k: getattr(self, f"after_{k}") for k in self.after}
         y = self.run(self.workload, **named, **{n: getattr(self, f"p_{n}") for n in self.constants})
-        return epilogue(self.workload, y, after)
+        return in_torch(self.workload, y, after)
 
 
 class Layer(nn.Module):
-    """The layer of torch.nn that a model holds where the workload is an ordinary convolution, bias inside."""
+    """The layer of torch.nn that a model holds where the workload is an ordinary convolution, bias and batch norm inside."""
 
     def __init__(self, case: Case):
         super().__init__()
@@ -60,12 +59,14 @@ class Layer(nn.Module):
         self.conv.weight.data.copy_(weight)
         if c["bias"] is not None:
             self.conv.bias.data.copy_(c["bias"])
-        self.workload, self.residual = w, "residual" in case.inputs
+        self.extra = [n for n in case.inputs if n != "x"]
         self.activation = w.attributes.get("activation") if w.op.epilogue else None
 
-    def forward(self, x, residual=None):
+    def forward(self, x, *extra):
+        given = dict(zip(self.extra, extra))
         y = self.conv(nn.functional.pad(x, self.pad) if self.pad else x)
-        return _activated(y if residual is None else y + residual, self.activation)
+        y = _activated(y + given["residual"] if "residual" in given else y, self.activation)
+        return y * given["gate"] if "gate" in given else y
 
 
 def _activated(y, name):
