@@ -6,6 +6,7 @@ import math
 
 from convgen import algorithms
 from convgen.lang import access, count
+from convgen.lang.merge import merged
 from convgen.lang.program import Program
 
 
@@ -83,7 +84,7 @@ class Tree:
 
     def __init__(self, description: dict, target: dict):
         programs = algorithms.variants(Program.from_json(description))
-        self.leaves = {name: self.leaf(name, access.specialised(p), target) for name, p in programs.items()}
+        self.leaves = {name: self.leaf(name, merged(access.specialised(p)), target) for name, p in programs.items()}
 
     @property
     def feature_names(self) -> list:
@@ -102,7 +103,7 @@ class Tree:
         return [leaf.default() for leaf in sorted(self.leaves.values(), key=lambda leaf: _cost(leaf.program))]
 
     def program(self, choice: dict):
-        """The rewritten, specialised program that a choice schedules."""
+        """The rewritten, specialised program, its axes merged, that a choice schedules."""
         return self.leaves[choice["algorithm"]].program
 
     def valid(self, choice: dict) -> str | None:

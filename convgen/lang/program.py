@@ -18,6 +18,7 @@ class TensorSpec:
 
     `spatial` lists the dims that are positions in the plane, volume or sequence: they move forward in channels_last memory.
     `values` says what realistic contents look like (sampling.normal, uniform, rows), None for the usual ones.
+    `parts`: per dim the caller's dims that it merges, as (tree, size) pairs (lang.merge); None where nothing is merged. Not stored.
     """
 
     name: str
@@ -27,6 +28,7 @@ class TensorSpec:
     dtype: str
     spatial: tuple = ()
     values: dict | None = None
+    parts: tuple | None = None
 
     def to_json(self):
         return {"name": self.name, "kind": self.kind, "trees": self.trees, "shape": list(self.shape), "dtype": self.dtype,
@@ -43,6 +45,12 @@ class TensorSpec:
             return tuple(dims)
         rest = [d for d in dims if d != 0 and d not in self.spatial]
         return (0, *self.spatial, *rest) if 0 not in self.spatial else (*self.spatial, *rest)
+
+    def memory(self, layout: str) -> list:
+        """The caller's dims in memory order, each as (logical dim, tree, size)."""
+        parts = self.parts or [((tree, size),) for tree, size in zip(self.trees, self.shape)]
+        first = [sum(map(len, parts[:d])) for d in range(len(parts))]
+        return [(first[d] + k, tree, size) for d in self.permutation(layout) for k, (tree, size) in enumerate(parts[d])]
 
 
 @dataclass

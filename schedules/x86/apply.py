@@ -73,7 +73,7 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
     loops = sch.get_loops(block)
     spatial, reduction = loops[:len(b.loops)], loops[len(b.loops):]
     outer, inner = [], {}
-    vec_outer = None
+    vec_outer = tile_outer = None
     for loop, (axis, part) in zip(spatial, b.loops):
         if part == "lanes":
             inner["lanes"] = loop
@@ -86,12 +86,15 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
             tile_outer, inner["tile1"] = sch.split(loop, [None, k("tile1", 1)])
             outer.append(tile_outer)
         elif axis == b.tiles[1]:
-            tile_outer, inner["tile2"] = sch.split(loop, [None, k("tile2", 1)])
-            outer.append(tile_outer)
+            other, inner["tile2"] = sch.split(loop, [None, k("tile2", 1)])
+            outer.append(other)
         else:
             outer.append(loop)
-    if k("order", "vector") == "position" and vec_outer is not None:
+    if vec_outer is not None and k("order", "vector") == "position":
         outer = [l for l in outer if l is not vec_outer] + [vec_outer]
+    elif vec_outer is not None and tile_outer is not None and "channel" in {role for _, role in b.reduce} and outer.index(tile_outer) < outer.index(vec_outer):
+        outer.remove(vec_outer)  # the vectors' operand stays in cache while the tiles pass
+        outer.insert(outer.index(tile_outer), vec_outer)
     channel_outer, channel, window, table = [], [], [], []
     for loop, (axis, role) in zip(reduction, b.reduce):
         if role in ("window", "table"):

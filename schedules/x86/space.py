@@ -124,8 +124,10 @@ class Leaf(KnobSpace):
             if any(t not in self._tiles(s, ext, a) for a, t in ((axis1, k("tile1")), (axis2, k("tile2")))):
                 return "the tile wastes too much of its axis"
             acc = k("tile1") * k("tile2") * k("vectors")
-            if acc + k("vectors") + 1 > self.registers:
-                return f"{acc} accumulators do not fit {self.registers} registers"
+            # one vector: the other operand's numbers are read by the multiply-adds; several: LLVM first loads the numbers of all pixels into registers
+            beside = acc // k("vectors") if k("vectors") > 1 and roles.channel else k("vectors")
+            if acc + beside + 1 > self.registers:
+                return f"{acc} accumulators do not fit {self.registers} registers beside their operands"
             possible = ext.get(axis1, 1) * ext.get(axis2, 1)
             if acc < min(4, possible):
                 return "too few accumulators to hide latency"
@@ -178,8 +180,8 @@ class Leaf(KnobSpace):
                 c[f"{n}.block"] = 16 if 16 in blocks else (blocks[-1] if blocks else 0)
             if "tile" in self.domains[f"{n}.producer"]:
                 c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"
-            if dense and c[f"{n}.vec"] not in roles.spatial and not any(l.data[1] for l in s.body.loads()):
-                c[f"{n}.pack"] = "plain"
+            if dense and c[f"{n}.vec"] not in roles.spatial and "inline" not in self.domains[f"{n}.padding"]:
+                c[f"{n}.pack"] = "plain"  # without a border the data can be read where it is
             c[f"{n}.unroll"] = 1 if 1 in self.domains[f"{n}.unroll"] else 0
             if not dense and "inline" in self.domains[f"{n}.padding"] and c[f"{n}.vec"] not in roles.spatial and self.program.layout == "channels_last":
                 c[f"{n}.padding"] = "inline"  # the border's tests are the same for all lanes: cheaper than a copy
@@ -200,6 +202,10 @@ class Leaf(KnobSpace):
                             best = (score, trial)
             if best:
                 c = best[1]
+                inner = self.program.output.permutation(self.program.layout)[-1]
+                across = len(s.axes) > inner and s.axes[inner].name != c[f"{n}.vec"]
+                if dense and across and c[f"{n}.tile1"] % 4 and "row" in self.domains[f"{n}.store"] and self._single(n, c | {f"{n}.store": "row"}) is None:
+                    c[f"{n}.store"] = "row"  # vectors lie across the output's rows: a tile would be stored number by number
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
         return c
@@ -229,7 +235,8 @@ class Leaf(KnobSpace):
         acc = t1 * t2 * v
         pixels = t1 * t2
         if any(ext[x] > 1 for x in roles.channel):
-            reuse = acc / (pixels + v)  # a dense tile reads one vector per v and one scalar per pixel for acc multiply-adds
+            # a dense tile reads one vector per v and one number per pixel for acc multiply-adds; two reads and two multiply-adds start per cycle
+            reuse = min(acc / (pixels + v), 1.5)
         else:
             # every tap of a row meets the same inputs: they stay in registers if tile and window fit
             taps = ext[roles.window[-1]] if roles.window and c[f"{n}.unroll"] else 1

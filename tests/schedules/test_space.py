@@ -104,3 +104,10 @@ def test_a_target_without_a_space_is_refused():
     w = parse("conv2d:n1,c3,o4,h6,w6,k3x3:f32.f32.f32:nchw")
     with pytest.raises(TargetError, match="no schedule space for target abacus"):
         schedules.space(w.description, {"name": "abacus", "family": "wood"})
+
+
+def test_tiles_of_several_vectors_leave_registers_for_the_other_operand():
+    leaf = schedules.space(parse("conv2d:n1,c32,o64,h14,w14,k1x1:f32.f32.f32:nhwc").description, TARGETS["x86:avx512"]).leaves["direct"]
+    tile = lambda t, v: leaf.valid(leaf.default() | {"sum.tile1": t, "sum.tile2": 1, "sum.vectors": v})
+    assert tile(28, 1) is None and tile(10, 2) is None and tile(6, 4) is None
+    assert all("registers" in tile(t, v) for t, v in ((14, 2), (12, 2), (7, 4)))
