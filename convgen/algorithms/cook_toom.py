@@ -1,7 +1,8 @@
 """Cook-Toom (Winograd) transforms in exact rationals.
 
-F(m, r) computes m outputs of a correlation with r taps by n = m + r - 1 multiplications: y = A [(G g) * (B d)]. Points are chosen by the scale-invariant
-error measure; those for F(4,3) and F(6,3) are better than the published NOVA points (arXiv:2512.18453) by that measure.
+F(m, r) computes m outputs of a correlation with r taps by n = m + r - 1 multiplications: y = A [(G g) * (B d)]. Points are chosen by the measure of
+`error_measure`; those for F(4,3) and F(6,3) are better than the published NOVA points (arXiv:2512.18453) by it and by measured errors
+(`tools/winograd_points.py`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ POINTS = {  # n - 1 finite points; the last one is infinity
 }
 
 
-def transforms(m: int, r: int) -> tuple:
-    """(A [m][n], G [n][r], B [n][n]) as Fractions, n = m + r - 1. Raises KeyError where no points are listed.
+def transforms(m: int, r: int, points=None) -> tuple:
+    """(A [m][n], G [n][r], B [n][n]) as Fractions, n = m + r - 1. points: n - 1 distinct Fractions instead of the listed ones; raises KeyError where none are.
 
     The identity sum_i A[o][i] G[i][t] B[i][k] = 1 if k == o + t else 0 is checked in exact arithmetic.
     """
-    points = POINTS[m + r - 2]
+    points = POINTS[m + r - 2] if points is None else tuple(points)
     n = m + r - 1
     a = [[p ** j for p in points] + [F(int(j == m - 1))] for j in range(m)]
     g, b = [], []

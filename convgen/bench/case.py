@@ -71,7 +71,7 @@ class Ready:
     call: Callable[[], Any]
     result: Callable[[Any], np.ndarray]
     output: str = "fresh"
-    facts: dict = field(default_factory=dict)
+    columns: dict = field(default_factory=dict)
 
 
 def make(workload, threads: int, folder, seed: int = 0) -> Case:

@@ -11,6 +11,9 @@ LAYER = "layer"  # the formulation that is a layer of torch.nn; see peers/torch.
 _LIBRARIES = (("onnxruntime", "convgen.bench.peers.onnxruntime:session"), ("openvino", "convgen.bench.peers.openvino:request"),
               ("ncnn", "convgen.bench.peers.ncnn:network"))
 PEERS = ("torch", "compile", *(name for name, _ in _LIBRARIES))
+METASCHEDULE = "metaschedule"
+OPTIONAL = (METASCHEDULE,)  # take part where asked for; being tuners as convgen is, they are shown only unless asked to count
+TUNING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class Contestant:
     """One way to compute a workload.
 
     name: as reports show it. peer: "module:function" of its code. process: contestants of equal `process` share one, since their thread pool is one.
-    counts: whether it may be the best peer; what computes in another memory format than the case's for free is shown only.
+    counts: whether it may be the best peer; what computes in another memory format than the case's for free is shown only. seconds: it measures that long
+    while it is prepared, so that nothing else may run then.
     """
 
     name: str
@@ -26,10 +30,16 @@ class Contestant:
     process: str
     options: dict = field(default_factory=dict)
     counts: bool = True
+    seconds: float = 0.0
+
+    @property
+    def alone(self) -> bool:
+        """Whether it must be prepared alone."""
+        return self.seconds > 0
 
 
-def offered(workload, peers=PEERS) -> list[Contestant]:
-    """All contestants besides convgen, for the groups named in `peers`."""
+def offered(workload, peers=PEERS, counting=(), tuning_seconds: float = TUNING_SECONDS) -> list[Contestant]:
+    """All contestants besides convgen, for the groups named in `peers`. counting: those of OPTIONAL that may be the best peer; tuning_seconds: for their search."""
     op = workload.op
     forms = [*op.formulations, *([LAYER] if op.convolution else [])]
     other = "channels_first" if workload.layout == "channels_last" else "channels_last"
@@ -54,6 +64,9 @@ def offered(workload, peers=PEERS) -> list[Contestant]:
             found.append(Contestant(name, function, name))
             if workload.layout == "channels_last" and formats and op.convolution:
                 found.append(Contestant(f"{name}, given NCHW", function, name, {"own": True}, counts=False))
+    if METASCHEDULE in peers:
+        found.append(Contestant("TVM MetaSchedule", "convgen.bench.peers.metaschedule:tuned", METASCHEDULE, {"seconds": tuning_seconds},
+                                METASCHEDULE in counting, tuning_seconds))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Results of races: rows as JSON lines, the printed tables, fast_p and geometric means."""
+"""Results of races: rows as JSON lines, and the figures that follow from them. Text and pictures are made of these in `tables` and `plot`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from ..errors import ArgumentError
-from . import efficiency
+from . import efficiency, memory
+from .groups import GROUPS, OTHER
 from .roofline import Roofline
 
 P = (0.5, 1.0, 1.5, 2.0, 3.0)
-FAILED_RATIO = 0.5  # what a workload counts that convgen could not compute: leaving it out would flatter
+FAILED_RATIO = 0.5  # what a workload counts that convgen could not compute, or that was left out: leaving it out of the mean would flatter
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Race:
     @property
     def workload(self) -> str:
         return self.rows[0]["workload"]
+
+    @property
+    def group(self) -> str:
+        """One of groups.GROUPS."""
+        return self.rows[0].get("group") or OTHER
 
     @property
     def ours(self) -> dict | None:
@@ -63,24 +68,68 @@ class Race:
         ours = self.ours
         return ours["roofline_us"] / ours["median_us"] if ours and ours["ok"] and ours.get("roofline_us") else None
 
+    @property
+    def memory(self) -> dict | None:
+        """What a call of ours holds (peers/convgen.py), None where it is not known."""
+        return self.ours.get("memory") if self.ours and self.ours["ok"] else None
+
+
+@dataclass(frozen=True)
+class Group:
+    """The figures of the workloads of one kind. ratios: (ratio to the best peer, workload) of each, failed and left-out ones with FAILED_RATIO."""
+
+    name: str
+    rows: int
+    ratios: tuple
+    failed: int
+    left_out: int
+
+    @property
+    def mean(self) -> float | None:
+        """Geometric mean of the ratios."""
+        return mean([ratio for ratio, _ in self.ratios])
+
+    @property
+    def worst(self) -> tuple[float, str] | None:
+        """(ratio, workload) of the worst row."""
+        return min(self.ratios, default=None)
+
+    @property
+    def below_1(self) -> float | None:
+        """Share of rows where the best peer was faster."""
+        return share([ratio < 1 for ratio, _ in self.ratios])
+
+    def to_json(self) -> dict:
+        ratio, workload = self.worst or (None, None)
+        return {"rows": self.rows, "geometric_mean": self.mean, "worst": ratio, "worst_workload": workload, "below_1": self.below_1, "failed": self.failed,
+                "left_out": self.left_out, "without_peer": self.rows - len(self.ratios)}
+
 
 @dataclass
 class Result:
-    """All rows of a bench. `str()` is the table, `races` groups the rows by workload."""
+    """All rows of a bench. `str()` is the table, `races` the rows by workload. plan: what was to be raced (Entry.plan of each); what has no rows is left out."""
 
     rows: list = field(default_factory=list)
     interrupted: bool = False
+    plan: list = field(default_factory=list)
 
     @property
     def races(self) -> list[Race]:
-        groups: dict = {}
+        found: dict = {}
         for row in self.rows:
-            groups.setdefault((row["workload"], row.get("layer"), row["threads"], row["cold"], row.get("suite"), row["date"]), []).append(row)
-        return [Race(tuple(rows)) for rows in groups.values()]
+            found.setdefault((row["workload"], row.get("layer"), row["threads"], row["cold"], row["date"]), []).append(row)
+        return [Race(tuple(rows)) for rows in found.values()]
+
+    @property
+    def left_out(self) -> list[dict]:
+        """Planned workloads that were not raced."""
+        raced = {row["workload"] for row in self.rows}
+        return [entry for entry in self.plan if entry["workload"] not in raced]
 
     @property
     def ratios(self) -> list[float]:
-        return [race.ratio for race in self.races if race.ratio is not None]
+        """One per workload that has a peer; failed and left-out ones count FAILED_RATIO."""
+        return [race.ratio for race in self.races if race.ratio is not None] + [FAILED_RATIO] * len(self.left_out)
 
     @property
     def geometric_mean(self) -> float | None:
@@ -89,114 +138,80 @@ class Result:
 
     def fast_p(self) -> dict[float, float]:
         """p → share of workloads that are correct and more than p times as fast as the best peer."""
-        races = [r for r in self.races if r.ratio is not None]
-        fast = lambda p: sum(r.ours["ok"] and r.ratio > p for r in races) / len(races)
-        return {p: fast(p) for p in P} if races else {}
+        correct = [r.ratio for r in self.races if r.ratio is not None and r.ours["ok"]]
+        return {p: sum(ratio > p for ratio in correct) / len(self.ratios) for p in P} if self.ratios else {}
 
-    @cached_property
-    def _machine(self) -> dict:
-        return self.rows[0] if self.rows else {}
+    def groups(self) -> list[Group]:
+        """The figures of each kind of workload, in the order of GROUPS."""
+        races, left_out = self.races, self.left_out
+        found = []
+        for name in GROUPS:
+            here = [race for race in races if race.group == name]
+            missing = [entry["workload"] for entry in left_out if entry["group"] == name]
+            if here or missing:
+                ratios = [(r.ratio, r.workload) for r in here if r.ratio is not None] + [(FAILED_RATIO, w) for w in missing]
+                failed = sum(bool(r.ours) and not r.ours["ok"] for r in here)
+                found.append(Group(name, len(here) + len(missing), tuple(ratios), failed, len(missing)))
+        return found
 
-    def network(self) -> dict | None:
-        """Seconds of all layers, counted as often as the network uses them: ideal, waterline, ours, the best peer of each layer. None without a roofline."""
-        races = [r for r in self.races if r.ours and r.ours["ok"] and r.best and r.ours.get("roofline")]
-        if not races:
+    def networks(self) -> dict[str, dict]:
+        """Suite → seconds of its layers one after another, counted as often as the network uses them: ideal, waterline, ours, the best peer of each layer.
+
+        "missing" counts layers that are in none of these sums because they failed, have no peer or were left out. Without suites there is one network, "all".
+        """
+        races, names = self.races, {}
+        for uses in [race.rows[0] for race in races] + self.left_out:
+            names |= uses.get("suites") or {}
+        found = {name: self._network([(r, r.rows[0]["suites"][name]) for r in races if name in (r.rows[0].get("suites") or {})],
+                                     sum(e["suites"].get(name, 0) for e in self.left_out)) for name in names}
+        if not names:
+            found = {"all": self._network([(r, r.rows[0].get("count") or 1) for r in races], sum(e["count"] for e in self.left_out))}
+        return {name: sums for name, sums in found.items() if sums}
+
+    @staticmethod
+    def _network(layers: list[tuple[Race, int]], left_out: int) -> dict | None:
+        timed = [(r, n) for r, n in layers if r.ours and r.ours["ok"] and r.best and r.ours.get("roofline")]
+        if not timed:
             return None
-        counts = [r.ours.get("count") or 1 for r in races]
-        roof = Roofline.from_json(races[0].ours["roofline"])
-        flops = [r.ours["flops"] * n for r, n in zip(races, counts)]
-        return {"layers": sum(counts), "ideal": efficiency.ideal(flops, roof.gflops * 1e9), "waterline": sum(r.ours["roofline_us"] * n for r, n in zip(races, counts)) * 1e-6,
-                "convgen": sum(r.ours["median_us"] * n for r, n in zip(races, counts)) * 1e-6, "best peers": sum(r.best["median_us"] * n for r, n in zip(races, counts)) * 1e-6}
+        roof = Roofline.from_json(timed[0][0].ours["roofline"])
+        total = lambda us: sum(us(r) * n for r, n in timed) * 1e-6
+        count = sum(n for _, n in timed)
+        return {"layers": count, "missing": sum(n for _, n in layers) + left_out - count, "ideal": efficiency.ideal([r.ours["flops"] * n for r, n in timed], roof.gflops * 1e9),
+                "waterline": total(lambda r: r.ours["roofline_us"]), "convgen": total(lambda r: r.ours["median_us"]), "best peers": total(lambda r: r.best["median_us"])}
+
+    def greedy(self) -> list[tuple[str, list[str]]]:
+        """(workload, what exceeds its bar) where a call or its prepared parameters take more memory than they may."""
+        return [(race.workload, found) for race in self.races if race.memory and (found := memory.excess(race.memory))]
 
     def summary(self) -> dict:
         """The figures of the whole bench."""
-        return {"workloads": len(self.races), "geometric_mean": self.geometric_mean, "geometric_mean_torch": mean([v for r in self.races if (v := r.over(r.torch)) is not None]),
-                "below_1": sum(v < 1 for v in self.ratios) / len(self.ratios) if self.ratios else None, "fast_p": {str(p): share for p, share in self.fast_p().items()},
-                "network": self.network(), "failed": sum(not r["ok"] for r in self.rows if r["ours"]), "busy": sum(bool(race.rows[0].get("busy")) for race in self.races),
-                "interrupted": self.interrupted}
+        return {"workloads": len(self.races) + len(self.left_out), "geometric_mean": self.geometric_mean,
+                "geometric_mean_torch": mean([v for r in self.races if (v := r.over(r.torch)) is not None]), "below_1": share([v < 1 for v in self.ratios]),
+                "fast_p": {str(p): part for p, part in self.fast_p().items()}, "groups": {g.name: g.to_json() for g in self.groups()}, "networks": self.networks(),
+                "memory": [{"workload": w, "excess": found} for w, found in self.greedy()], "failed": sum(not r["ok"] for r in self.rows if r["ours"]),
+                "left_out": len(self.left_out), "busy": sum(bool(race.rows[0].get("busy")) for race in self.races), "interrupted": self.interrupted}
 
     def to_json(self) -> dict:
         return {"rows": self.rows, "summary": self.summary()}
 
     def details(self) -> str:
         """Every contestant of every workload."""
-        from ..cli.output import table
-        lines = []
-        for race in self.races:
-            lines.append(race.workload + (f"  ({race.rows[0]['layer']})" if race.rows[0].get("layer") else ""))
-            ok = sorted((r for r in race.rows if r["ok"]), key=lambda r: r["median_us"])
-            body = [["  " + r["contestant"] + ("" if r["counts"] else " (shown only)"), us(r["median_us"]), f"± {us(r['spread_us'])}", f"{r['error']:.1e}"] for r in ok]
-            body += [["  " + r["contestant"], "–", "", f"{r['kind']}: {r['reason']}"] for r in race.rows if not r["ok"]]
-            lines.append(table(body, ["  contestant", "µs", "spread", "error or reason"]))
-        return "\n".join(lines)
+        from .tables import details
+        return details(self)
 
     def __str__(self) -> str:
-        from ..cli.output import table
-        if not self.rows:
-            return "nothing was measured"
-        first = self._machine
-        head = f"{first['cpu']}, {threads(first)}, {'cold' if first['cold'] else 'warm'} caches, {first['date']}"
-        if first.get("roofline"):
-            copy = first["roofline"]["copy_gbs"]
-            head += f"; peak {first['roofline']['gflops']:.0f} GFLOP/s, copy {copy[0][1]:.0f} GB/s in cache, {copy[-1][1]:.0f} from memory"
-        body = [[("* " if race.rows[0].get("busy") else "") + race.workload, *_ours(race), *(_peer(race.best)), times(race.ratio), times(race.over(race.torch)),
-                 "n/a" if race.fraction is None else f"{race.fraction:.0%}"] for race in self.races]
-        lines = [head, table(body, ["workload", "convgen µs", "spread", "record", "best peer", "µs", "ratio", "to torch", "roofline"])]
-        failures = self._failures()
-        return "\n".join([*lines, *failures, *self._closing()])
-
-    def _failures(self) -> list[str]:
-        """Contestants without a time, one line per contestant and reason."""
-        missing: dict = {}
-        for row in self.rows:
-            if not row["ok"]:
-                missing.setdefault((row["contestant"], row["kind"], row["reason"]), []).append(row["workload"])
-        return [f"not timed: {name} ({kind}: {reason}): " + (ids[0] if len(ids) == 1 else f"{len(ids)} workloads") for (name, kind, reason), ids in missing.items()]
-
-    def _closing(self) -> list[str]:
-        s, lines = self.summary(), []
-        if s["geometric_mean"] is not None:
-            lines.append(f"geometric mean {s['geometric_mean']:.2f} of {len(self.ratios)} workloads against the best peer"
-                         + (f", {s['geometric_mean_torch']:.2f} against PyTorch" if s["geometric_mean_torch"] else "")
-                         + "; share faster than p: " + ", ".join(f"{p:g}x {share:.0%}" for p, share in self.fast_p().items()))
-        net = s["network"]
-        if net and net["layers"] > 1:
-            lines.append(f"{net['layers']} layers one after another, ms: ideal {net['ideal'] * 1e3:.3g}, waterline {net['waterline'] * 1e3:.3g}, convgen {net['convgen'] * 1e3:.3g}, "
-                         f"the best peer of each {net['best peers'] * 1e3:.3g}; efficiency {net['ideal'] / net['convgen']:.0%} of at most {net['ideal'] / net['waterline']:.0%}")
-        if s["busy"]:
-            lines.append(f"* something else ran on this machine during {s['busy']} workloads: measure them again")
-        return lines + (["interrupted"] if self.interrupted else [])
-
-
-def _ours(race: Race) -> tuple:
-    ours = race.ours
-    if ours is None or not ours["ok"]:
-        return "failed" if ours else "–", "", ""
-    return us(ours["median_us"]), us(ours["spread_us"]), (ours.get("facts") or {}).get("origin", "")
-
-
-def _peer(row: dict | None) -> tuple:
-    return ("none", "") if row is None else (row["contestant"], us(row["median_us"]))
-
-
-def us(value: float) -> str:
-    """Microseconds with three digits that mean something."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def times(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.2f}"
-
-
-def threads(row: dict) -> str:
-    """How many threads, in words."""
-    n = row.get("threads")
-    return "1 thread" if n == 1 else f"{n} threads"
+        from .tables import overview
+        return overview(self)
 
 
 def mean(values) -> float | None:
     """Geometric mean, None of nothing."""
     return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def share(flags) -> float | None:
+    """The part that is true, None of nothing."""
+    return sum(flags) / len(flags) if flags else None
 
 
 def append(path: str | os.PathLike, rows: list[dict]) -> None:
@@ -207,13 +222,27 @@ def append(path: str | os.PathLike, rows: list[dict]) -> None:
 
 def read(path: str | os.PathLike) -> Result:
     """The Result of a file of JSON lines. Raises ArgumentError naming a line that is none."""
-    rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-                row["workload"], row["contestant"], row["ours"], row["ok"]
-            except (ValueError, KeyError, TypeError):
-                raise ArgumentError(f"{path}, line {number}: it is no row of a bench") from None
-            rows.append(row)
-    return Result(rows)
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return Result([_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()])
+
+
+def keep_whole(path: str | os.PathLike) -> Result:
+    """As `read`; a last line that an interruption cut off is removed from the file, with the other rows of its workload. Raises ArgumentError."""
+    text = Path(path).read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):
+        lines = text.splitlines()[:-1]
+        rows = [_row(path, number, line) for number, line in enumerate(lines, 1)]
+        whole = [line for line, row in zip(lines, rows) if row["workload"] != rows[-1]["workload"]]
+        fresh = Path(f"{os.fspath(path)}.new")
+        fresh.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
+        fresh.replace(path)
+    return read(path)
+
+
+def _row(path, number: int, line: str) -> dict:
+    try:
+        row = json.loads(line)
+        row["workload"], row["contestant"], row["ours"], row["ok"]
+    except (ValueError, KeyError, TypeError):
+        raise ArgumentError(f"{path}, line {number}: it is no row of a bench") from None
+    return row

@@ -6,8 +6,11 @@ An OpenMP or library thread that spins while it waits makes every other process 
 from __future__ import annotations
 
 import os
+import select
 import signal
-from typing import Any
+import time
+from collections import deque
+from typing import Any, Callable, Sequence
 
 from ..errors import WorkerError
 from ..tune.measure import measuring_environment
@@ -33,15 +36,67 @@ class Stage:
 
     def ask(self, process: str, timeout: float, command: str, **arguments: Any) -> Any:
         """Let one process answer a request while all others stand still. Raises WorkerError."""
-        worker = self._workers.get(process)
-        if worker is None:
-            worker = self._workers[process] = Worker(self._module, env=self._environment, memory=0, max_jobs=_UNBOUNDED, max_rss=_UNBOUNDED,
-                                                     timeout_kind="timeout")
+        worker = self._worker(process)
         self._signal(worker, signal.SIGCONT)
         try:
             return worker.request({"cmd": command, **arguments}, timeout)
         finally:
             self._signal(worker, signal.SIGSTOP)
+
+    def ask_all(self, requests: Sequence[tuple[str, str, dict]], timeout: float, at_once: int, done: Callable[[int], None] | None = None) -> list:
+        """Answers of (process, command, arguments) requests, a WorkerError where one failed; nothing may be timed meanwhile.
+
+        `at_once` processes work at the same time, each on its own requests in their order. done(number of a request) is told as it ends.
+        """
+        waiting: dict[str, deque] = {}
+        for number, (process, _, _) in enumerate(requests):
+            waiting.setdefault(process, deque()).append(number)
+        answers: list = [None] * len(requests)
+        working: dict[str, int] = {}
+        try:
+            while waiting or working:
+                for process in [p for p in waiting if p not in working][:at_once - len(working)]:
+                    number = waiting[process].popleft()
+                    if not waiting[process]:
+                        del waiting[process]
+                    _, command, arguments = requests[number]
+                    worker = self._worker(process)
+                    self._signal(worker, signal.SIGCONT)
+                    try:
+                        worker.send({"cmd": command, **arguments}, timeout)
+                        working[process] = number
+                    except WorkerError as error:
+                        answers[number] = error
+                for number in self._collect(working, answers):
+                    if done:
+                        done(number)
+        finally:
+            for process in working:
+                self._workers[process].kill()
+        return answers
+
+    def _collect(self, working: dict, answers: list) -> list[int]:
+        """Wait until one of the working processes says something, and take the answers that are complete; their numbers."""
+        workers, taken = {process: self._workers[process] for process in working}, []
+        if not workers:
+            return taken
+        nearest = min(worker.deadline for worker in workers.values())
+        select.select([d for worker in workers.values() for d in worker.descriptors()], [], [], max(0.0, nearest - time.monotonic()))
+        for process, worker in workers.items():
+            try:
+                done, answer = worker.poll(time.monotonic())
+            except WorkerError as error:
+                done, answer = True, error
+            if done:
+                taken.append(working.pop(process))
+                answers[taken[-1]] = answer
+                self._signal(worker, signal.SIGSTOP)
+        return taken
+
+    def _worker(self, process: str) -> Worker:
+        if process not in self._workers:
+            self._workers[process] = Worker(self._module, env=self._environment, memory=0, max_jobs=_UNBOUNDED, max_rss=_UNBOUNDED, timeout_kind="timeout")
+        return self._workers[process]
 
     def generation(self, process: str) -> int:
         """How often the process was started; what an earlier one had prepared is gone."""

@@ -8,6 +8,8 @@ import importlib
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +29,21 @@ _calls: dict[str, int] = {}
 _flush: dict[int, object] = {}
 
 
-def _workload(id: str, reference: str | None):
+def workload_of(id: str, reference: str | None):
+    """The Workload of an id; `reference` finds the operator where it is in no catalogue."""
     from .. import api, references
     return api.workload(id, [references.find(reference)] if reference else ())
 
 
 def case_of(workload: str, reference: str | None, seed: int, threads: int, folder: str):
-    """The Case of an id; `reference` finds the operator where it is in no catalogue."""
-    return make(_workload(workload, reference), threads, folder, seed)
+    """The Case of an id."""
+    return make(workload_of(workload, reference), threads, folder, seed)
+
+
+@lru_cache(1)
+def _case(workload: str, reference: str | None, seed: int, threads: int):
+    """The contestants of a process share their tensors."""
+    return case_of(workload, reference, seed, threads, tempfile.gettempdir())
 
 
 def _quiet():
@@ -47,7 +56,7 @@ def reference(workload: str, path: str, reference: str | None = None, seed: int 
     """Write the float64 result to `path`: by the operator's PyTorch formulation on float64 tensors, else by the description's oracle."""
     import torch
     torch.set_num_threads(threads)
-    case = case_of(workload, reference, seed, threads, tempfile.gettempdir())
+    case = _case(workload, reference, seed, threads)
     w = case.workload
     if w.has_baseline:
         with torch.inference_mode():
@@ -59,31 +68,39 @@ def reference(workload: str, path: str, reference: str | None = None, seed: int 
     return {"source": source}
 
 
-def prepare(key: str, peer: str, options: dict, workload: str, expected: str, reference: str | None = None, seed: int = 0, threads: int = 1) -> dict:
-    """Make a contestant ready and compare its output with the reference. Raises WorkerError("wrong") if it differs, ("absent") if it does not take part."""
+def build(key: str, peer: str, options: dict, workload: str, reference: str | None = None, seed: int = 0, threads: int = 1) -> None:
+    """Make a contestant ready, its first call included. Raises WorkerError("absent") if it does not take part. Others may compute meanwhile."""
     module, _, function = peer.partition(":")
     folder = Path(tempfile.mkdtemp(dir="."))  # the worker's own directory, removed with it
-    case = case_of(workload, reference, seed, threads, str(folder))
+    case = replace(_case(workload, reference, seed, threads), folder=folder)
     with _quiet():
         try:
-            ready = getattr(importlib.import_module(module), function)(case, **options)
+            _ready[key] = getattr(importlib.import_module(module), function)(case, **options)
         except NotOffered as reason:
             raise WorkerError("absent", str(reason)) from None
-        error = difference(ready.result(ready.call()), np.load(expected), ready)
-        limit = TOLERANCE[case.workload.out_dtype]
+        _ready[key].call()
+
+
+def check(key: str, expected: str, dtype: str) -> dict:
+    """Compare a contestant's output with the reference and time it roughly, while nothing else runs. Raises WorkerError("wrong") if it differs."""
+    ready = _ready[key]
+    with _quiet():
+        error = difference(ready.result(ready.call()), np.load(expected))
+        limit = TOLERANCE[dtype]
         if not error <= limit:
+            del _ready[key]
             raise WorkerError("wrong", f"its output differs from the reference: relative L2 error {error:.2e}, allowed {limit:.0e}")
         once = timing.sample(ready.call, 1)
         spent = once
         while spent < WARM_SECONDS:
             last = timing.sample(ready.call, 1)
             once, spent = min(once, last), spent + last
-    _ready[key] = ready
     _calls[key] = max(1, min(1000, round(timing.SAMPLE_SECONDS / max(once, 1e-9))))
-    return {"error": error, "once_us": once * 1e6, "output": ready.output, "facts": ready.facts}
+    gc.freeze()  # what is alive now stays: looking through it before every round took longer than the round
+    return {"error": error, "once_us": once * 1e6, "output": ready.output, **ready.columns}
 
 
-def difference(result, expected: np.ndarray, ready: Ready | None = None) -> float:
+def difference(result, expected: np.ndarray) -> float:
     """Relative L2 error; infinite for another shape or values that are no numbers."""
     result = np.asarray(result)
     if result.shape != expected.shape:
@@ -124,12 +141,14 @@ def drop() -> None:
     """Forget the contestants of the last workload."""
     _ready.clear()
     _calls.clear()
+    _case.cache_clear()
+    gc.unfreeze()
     if "torch._dynamo" in sys.modules:  # else what it compiled for this workload counts against the next one's limit of recompilations
         sys.modules["torch._dynamo"].reset()
     gc.collect()
 
 
-COMMANDS = {"reference": reference, "prepare": prepare, "turn": turn, "drop": drop, "overhead": "convgen.bench.overhead:measured"}
+COMMANDS = {"reference": reference, "build": build, "check": check, "turn": turn, "drop": drop, "overhead": "convgen.bench.overhead:measured"}
 
 if __name__ == "__main__":
     # One module object: peers import this module by name, and must see the same tables.

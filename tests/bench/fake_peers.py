@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from pathlib import Path
 
 from convgen.bench.case import NotOffered, Ready
 from convgen.tune import timing
@@ -63,6 +65,21 @@ def dying(case, calls):
             os._exit(3)
         return ready.call()
     return Ready(call, ready.result)
+
+
+def doomed(case):
+    """Ends its process while it is prepared."""
+    os._exit(4)
+
+
+def meeting(case, folder, me, other):
+    """Ready once another contestant is being prepared, too."""
+    Path(folder, me).touch()
+    for _ in range(1000):
+        if Path(folder, other).exists():
+            return timed(case, 100)
+        time.sleep(0.02)
+    raise ValueError(f"{other} did not come")
 
 
 def spinning(case):

@@ -23,6 +23,7 @@ def test_a_race_from_the_command_line(tmp_path, capsys):
     assert code == 0 and all(row["ok"] and row["error"] < 1e-6 for row in rows)
     assert [row["contestant"] for row in rows] == ["convgen", "torch functional", "torch functional, via channels_first", "torch nn layer", "torch nn layer, via channels_first"]
     assert rows[0]["facts"]["origin"] in ("exact", "near", "default") and rows[0]["ours"]
+    assert rows[0]["memory"]["border"] == 2 * 8 * 6 * 5 * 4 and rows[0]["memory"]["weights"] == 4 * (8 * 9 + 8) and rows[0]["memory"]["prepared"] > 0
     assert bench.read(tmp_path / "data.jsonl").rows == rows
 
 

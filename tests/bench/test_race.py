@@ -2,10 +2,13 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import convgen
 from convgen import bench
+from convgen.bench import field
 from convgen.bench import race as races
 from convgen.bench.load import Load, Watch, await_quiet, seconds_of_group
 from convgen.errors import ArgumentError
@@ -59,7 +62,7 @@ def test_what_is_shown_only_is_never_the_best(race):
 
 def test_drift_hits_all_alike(race):
     """The machine gets twice as slow after two thirds: rounds change, the ratio stays."""
-    result = race(fake("convgen", us=100), fake("peer", us=200, drift=0.08), rounds=12, seconds=0.04)
+    result = race(fake("convgen", us=100), fake("peer", us=200, drift=0.14), rounds=12, seconds=0.04)
     ours, peer = rows(result)["convgen"], rows(result)["peer"]
     assert max(ours["rounds_us"]) > 1.9 * min(ours["rounds_us"])
     assert peer["median_us"] / ours["median_us"] == pytest.approx(2, rel=0.02)
@@ -67,15 +70,34 @@ def test_drift_hits_all_alike(race):
 
 def test_hopeless_peers_are_timed_in_fewer_rounds(race):
     result = race(fake("convgen", us=10), fake("hopeless", us=10_000), rounds=8)
-    assert len(rows(result)["convgen"]["rounds_us"]) == 8 and len(rows(result)["hopeless"]["rounds_us"]) == races.FEW
+    assert len(rows(result)["convgen"]["rounds_us"]) == 8 and len(rows(result)["hopeless"]["rounds_us"]) == field.FEW
 
 
 def test_a_peer_that_dies_does_not_take_others_along(race):
-    """Preparing takes about a thousand calls of the fake clock, so it dies while it is timed."""
+    """Checking takes about a thousand calls of the fake clock, so it dies while it is timed."""
     result = race(fake("convgen", us=100), fake("dying", "dying", calls=1100), fake("neighbour", us=300), rounds=6, seconds=0.6)
     found = rows(result)
     assert found["dying"]["kind"] == "crash" and not found["dying"]["ok"]
     assert found["neighbour"]["ok"] and found["convgen"]["ok"] and len(found["neighbour"]["rounds_us"]) >= 5
+
+
+def test_a_peer_that_dies_while_it_is_prepared_does_not_take_others_along(race):
+    result = race(fake("convgen", us=100), fake("doomed", "doomed"), fake("neighbour", us=300))
+    found = rows(result)
+    assert found["doomed"]["kind"] == "crash" and found["neighbour"]["ok"] and found["convgen"]["ok"]
+
+
+def test_processes_prepare_at_the_same_time(race, tmp_path, monkeypatch):
+    monkeypatch.setattr("convgen.targets.usable_threads", lambda: 2)
+    result = race(fake("convgen", "meeting", folder=str(tmp_path), me="a", other="b"), fake("peer", "meeting", process="others", folder=str(tmp_path), me="b", other="a"))
+    assert all(row["ok"] for row in result.rows)
+
+
+def test_who_measures_while_it_prepares_does_so_alone(race):
+    told = []
+    tuner = bench.Contestant("tuner", "fake_peers:timed", "tuner", {"us": 50}, counts=False, seconds=1.0)
+    result = race(tuner, fake("convgen", us=100), fake("peer", us=120), progress=told.append)
+    assert [line.strip() for line in told[1:]] == ["convgen", "peer", "tuner"] and result.races[0].best["contestant"] == "peer"
 
 
 def test_processes_stand_still_when_it_is_not_their_turn(race, stage):
@@ -97,22 +119,52 @@ def test_cold_rounds_time_single_calls(race):
 
 def test_rows_state_their_conditions(race, workload, tmp_path):
     told, path = [], tmp_path / "data.jsonl"
-    race(fake("convgen", us=100), fake("peer", us=50), output=path, suite="mine", progress=told.append)
+    race(fake("convgen", us=100), fake("peer", us=50), output=path, progress=told.append)
     again = bench.read(path)
     assert len(again.rows) == 2 and again.races[0].ratio == pytest.approx(0.5, rel=1e-2)
     for row in again.rows:
-        assert row["workload"] == workload.id and row["suite"] == "mine" and row["threads"] == 1 and row["count"] == 1 and row["cold"] is False
+        assert row["workload"] == workload.id and row["group"] == "few input channels" and row["suites"] == {} and row["threads"] == 1 and row["count"] == 1 and row["cold"] is False
         assert row["versions"]["torch"] and row["cpu"] and row["date"] and row["roofline"]["gflops"] == 100 and set(row["allocator"])
     assert told[0] == f"[1/1] {workload.id}"
 
 
 def test_equal_workloads_are_raced_once(workload):
     twice = races.merged([races.Entry(workload, "a", 2), races.Entry(workload, "b", 3), workload])
-    assert [(e.name, e.count) for e in twice] == [("a", 6)]
+    assert [(e.name, e.count, e.suites) for e in twice] == [("a", 6, {})]
+    line = lambda suite, count: SimpleNamespace(workload=workload, name="a", count=count, suite=suite)
+    assert races.merged([line("one", 2), line("two", 3), line("one", 4)])[0].suites == {"one": 6, "two": 3}
+
+
+def test_resuming(stage, workload, tmp_path):
+    """What the file holds is not raced again; what a torn line may belong to is, and so are other conditions."""
+    other, path, told = convgen.workload("conv2d:n1,c3,o4,h7,w5,k3x3;padding=1:f32.f32.f32:nchw"), tmp_path / "data.jsonl", []
+    run = lambda workloads, **more: bench.run(workloads, **{"threads": 1, "seconds": 0.01, "rounds": 2, "contestants": lambda w: [fake("convgen", us=100), fake("peer", us=150)],
+                                                            "stage": stage, "output": path, "progress": told.append, **more})
+    before = run([workload]).rows
+    both = run([workload, races.Entry(other, "layer", 3)], resume=True)
+    assert both.rows[:2] == before and len(both.races) == 2 and not both.left_out and f"[1/2] {workload.id}: in {path}" in told
+    assert bench.read(path).rows == both.rows
+    path.write_text(path.read_text()[:-30])  # the last row of the second workload
+    again = run([workload, races.Entry(other, "layer", 3)], resume=True)
+    assert len(bench.read(path).rows) == 4 and again.rows[:2] == before and again.rows[2]["count"] == 3
+    assert run([workload], resume=True, cold=True).rows[0]["cold"] and len(bench.read(path).rows) == 6
+
+
+def test_interrupted(stage, workload):
+    """What was not reached counts as left out."""
+    other = convgen.workload("conv2d:n1,c3,o4,h7,w5,k3x3;padding=1:f32.f32.f32:nchw")
+
+    def contestants(w):
+        if w == other:
+            raise KeyboardInterrupt
+        return [fake("convgen", us=100), fake("peer", us=150)]
+    result = bench.run([workload, other], threads=1, seconds=0.01, rounds=2, contestants=contestants, stage=stage)
+    assert result.interrupted and [e["workload"] for e in result.left_out] == [other.id] and result.geometric_mean == pytest.approx((1.5 * 0.5) ** 0.5, rel=1e-3)
 
 
 def test_refusals(workload):
-    for arguments, message in (({"workloads": []}, "no workload"), ({"workloads": [workload], "peers": ["tensorflow"]}, "peers are torch, compile, onnxruntime, openvino, ncnn"),
+    for arguments, message in (({"workloads": []}, "no workload"), ({"workloads": [workload], "peers": ["tensorflow"]}, "peers are torch, compile, onnxruntime, openvino, ncnn, metaschedule"),
+                               ({"workloads": [workload], "resume": True}, "needs the output file"),
                                ({"workloads": [workload], "seconds": 0}, "positive")):
         with pytest.raises(ArgumentError, match=message):
             bench.run(**arguments)

@@ -1,6 +1,7 @@
 """Reports from rows: ratios, fast_p, network sums, tables, files, pictures, the command line."""
 
 import json
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from convgen import bench
 from convgen.bench import efficiency, suites
+from convgen.bench.groups import GROUPS
 from convgen.bench.report import Result, append
 from convgen.bench.roofline import Roofline, measure
 from convgen.cli import main
@@ -42,8 +44,46 @@ def test_figures(result):
     assert [race.fraction for race in result.races] == [0.2, 0.2, None]
 
 
+def test_groups(result):
+    """Failed and left-out workloads count a half in their group."""
+    for r, name in zip(result.rows, ["fused blocks"] * 3 + ["int8"] * 5):
+        r["group"] = name
+    result.rows += [row("d", "convgen", 10.0, group="int8")]  # nobody else can do it
+    result.plan = [{"workload": w, "group": "bf16", "count": 2, "suites": {}} for w in ("a", "e", "f")]
+    fused, integers, halves = result.groups()
+    assert (fused.name, fused.rows, fused.mean, fused.worst, fused.below_1) == ("fused blocks", 1, 2.0, (2.0, "a"), 0.0)
+    assert (integers.name, integers.rows, integers.mean, integers.worst, integers.below_1) == ("int8", 3, pytest.approx(0.4 ** 0.5), (0.5, "c"), 1.0)
+    assert (integers.failed, integers.left_out, integers.to_json()["without_peer"]) == (1, 0, 1)
+    assert (halves.name, halves.rows, halves.mean, halves.left_out) == ("bf16", 2, 0.5, 2)
+    s = result.summary()
+    assert result.ratios == [2.0, 0.8, 0.5, 0.5, 0.5] and s["left_out"] == 2 and s["groups"]["bf16"]["geometric_mean"] == 0.5 and s["workloads"] == 6
+    text = str(result)
+    assert "1 failed, 1 without a peer" in text and "left out, counted as failed: 2 of 6 workloads" in text
+
+
+def test_memory_bars(result):
+    held = {"border": 1000, "scratch": 2000, "weights": 10, "prepared": 80}
+    result.rows[0]["memory"] = held
+    assert result.greedy() == [] and "exceeded by none" in str(result) and "3.0x" in str(result) and "8.0x" in str(result)
+    result.rows[3]["memory"] = held | {"scratch": 2100, "prepared": 81}
+    result.rows[0]["memory"] = held | {"weights": 0}
+    assert result.greedy() == [("b", ["a call holds 3.1 times its inputs and output", "prepared parameters are 8.1 times as large"])]
+    assert result.summary()["memory"][0]["workload"] == "b" and "exceeded by b (a call holds 3.1 times" in str(result)
+
+
+def test_networks(result):
+    """Each suite's layers are summed with its own counts; what has no times is said to be missing."""
+    for r in result.rows:
+        r["suites"] = {"a": {"one": 2, "two": 1}, "b": {"two": 5}, "c": {"one": 3}}[r["workload"]]
+    result.plan = [{"workload": "d", "group": "int8", "count": 4, "suites": {"one": 4}}]
+    one, two = result.networks()["one"], result.networks()["two"]
+    assert (one["layers"], one["missing"], one["convgen"], one["best peers"]) == (2, 7, pytest.approx(200e-6), pytest.approx(400e-6))
+    assert (two["layers"], two["missing"], two["convgen"], two["best peers"]) == (6, 0, pytest.approx(600e-6), pytest.approx(600e-6))
+    assert "one: 2 layers one after another" in str(result) and "without 7 layers" in str(result)
+
+
 def test_network_counts_layers(result):
-    assert result.network() == {"layers": 4, "ideal": pytest.approx(4 * 2e-5), "waterline": pytest.approx(4 * 20e-6), "convgen": pytest.approx(400e-6), "best peers": pytest.approx(680e-6)}
+    assert result.networks()["all"] == {"layers": 4, "missing": 1, "ideal": pytest.approx(4 * 2e-5), "waterline": pytest.approx(4 * 20e-6), "convgen": pytest.approx(400e-6), "best peers": pytest.approx(680e-6)}
 
 
 def test_table_names_failures_and_doubts(result):
@@ -70,6 +110,26 @@ def test_picture(result, tmp_path):
     from convgen.bench.plot import draw
     draw(result, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes()[:4] == b"\x89PNG"
+    draw(Result(), tmp_path / "empty.svg")
+
+
+def test_picture_of_many(tmp_path):
+    """150 rows keep a line each: every workload, its peer, group and network is text in the picture, no two on the same line."""
+    pytest.importorskip("matplotlib")
+    from convgen.bench.plot import draw
+    ids = [f"w{n}:f32.f32.f32:nchw" for n in range(150)]
+    rows = [row(id, who, us * (1 + n % 7), group=GROUPS[n % 5], suites={f"net{n % 8}": 1}) for n, id in enumerate(ids) for who, us in (("convgen", 100.0), (f"peer{n}", 150.0))]
+    rows[0] |= {"ok": False, "kind": "failed", "reason": "it was ill"}
+    draw(Result(rows, plan=[{"workload": "missing one", "group": GROUPS[0], "suites": {}, "count": 1}]), tmp_path / "bench.svg")
+    picture = ElementTree.parse(tmp_path / "bench.svg").getroot()
+    texts = {}
+    for element in picture.iter("{http://www.w3.org/2000/svg}text"):
+        texts.setdefault("".join(element.itertext()).strip(), []).append(element)
+    assert all(f"w{n} nchw" in texts and any(f"peer{n}," in t for t in texts) for n in range(150)) and "missing one" in texts
+    assert all(name in texts for name in GROUPS[:5]) and all(f"net{n} ({18 if not n else 19 if n < 6 else 18} layers)" in texts for n in range(8))
+    assert any(t.startswith("failed  peer0") for t in texts)
+    lines = sorted(float(texts[f"w{n} nchw"][0].get("y")) for n in range(150))
+    assert all(below - above > 6 for above, below in zip(lines, lines[1:]))  # points; the text is 6 high
 
 
 def test_command_line(result, tmp_path, capsys):
@@ -78,13 +138,17 @@ def test_command_line(result, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["summary"]["workloads"] == 3
     assert main(["bench", "--read", str(tmp_path / "data.jsonl"), "--all"]) == 1
     assert "ncnn" in capsys.readouterr().out
+    assert main(["bench", "--read", str(tmp_path / "data.jsonl"), "--suite", "im2win12", "--json"]) == 1
+    summary = json.loads(capsys.readouterr().out)["summary"]
+    assert (summary["workloads"], summary["left_out"], summary["groups"]["dense 3x3, stride 1"]["left_out"]) == (15, 12, 6)
     assert main(["bench", "--suite", "list"]) == 0 and "spine" in capsys.readouterr().out.split()
     for words, message in ((["--suite", "vgg"], "unknown suite 'vgg'"), ([], "no workload given"), (["conv1d", "--peers", "torch,tf"], "peers are")):
         assert main(["bench", *words]) == 2
         assert message in capsys.readouterr().err
 
 
-LAYERS = {"resnet50": 53, "mobilenetv2": 52, "convnext_t": 58, "replknet31b": 130, "unireplknet_t": 86, "inceptionnext_t": 58, "van_b1": 84, "im2win12": 12, "spine": 9, "dynamic": 43}
+LAYERS = {"resnet50": 53, "mobilenetv2": 52, "convnext_t": 58, "replknet31b": 130, "unireplknet_t": 86, "inceptionnext_t": 58, "van_b1": 84, "im2win12": 12, "spine": 9, "dynamic": 43,
+          "batch8": 11}
 
 
 def test_every_suite_is_known():

@@ -65,6 +65,30 @@ def run(description, target, tensors):
         return once.result().tolist()
 
 
+def plain(description):
+    """Relative L2 error of the unscheduled plain form of a workload, and how it takes its arguments."""
+    import tvm
+
+    from convgen.emit.plain import plain as form_of
+    from convgen.lang.program import Program
+
+    program = Program.from_json(description)
+    form, given = form_of(program), program.sample(0)
+    build = lambda f: tvm.compile(tvm.IRModule({"main": f.with_attr("global_symbol", "main")}), tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"}))["main"]
+    values = {t.name: tvm.runtime.tensor(np.ascontiguousarray(np.transpose(given[t.name], t.permutation(program.layout)))) for t in program.tensors}
+    if form.prepare is not None:
+        for name, shape, dtype in form.prepare_args[form.prepared:]:
+            values[name] = tvm.runtime.empty(shape, dtype)
+        build(form.prepare)(*(values[name] for name, _, _ in form.prepare_args))
+    *arguments, (_, shape, dtype) = form.run_args
+    out = tvm.runtime.empty(shape, dtype)
+    build(form.run)(*(values[name] for name, _, _ in arguments), out)
+    order = program.output.permutation(program.layout)
+    found, expected = np.transpose(out.numpy(), [order.index(d) for d in range(len(order))]), program.reference(given)
+    error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+    return {"error": error, "arguments": [name for name, _, _ in arguments], "constants": [arguments[i][0] for i in form.constants]}
+
+
 def functions(names, values):
     """Vector functions at float32 `values`, evaluated by compiled code: {name: list of float32}."""
     import tvm
@@ -87,4 +111,4 @@ def functions(names, values):
 
 
 if __name__ == "__main__":
-    serve({"check": check, "run": run, "functions": functions}, default_kind="compile_error")
+    serve({"check": check, "run": run, "plain": plain, "functions": functions}, default_kind="compile_error")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 
 from ...runtime.kernel import Kernel
@@ -14,4 +16,24 @@ def bound(case: Case, library: str) -> Ready:
     kernel = Kernel.load(library)
     call, inputs = kernel.bind(**case.parameters), list(case.inputs.values())
     entry = kernel.entry
-    return Ready(lambda: call(*inputs), numpy_of, facts={"origin": entry["origin"], "tuned_us": entry.get("measured_us"), "choice": entry["choice"]})
+    facts = {"origin": entry["origin"], "tuned_us": entry.get("measured_us"), "choice": entry["choice"]}
+    return Ready(lambda: call(*inputs), numpy_of, columns={"facts": facts, "memory": _memory(case, kernel, call, inputs)})
+
+
+def _memory(case: Case, kernel: Kernel, call, inputs) -> dict:
+    """Bytes: what a call reads and writes ("border"), its scratch memory, the parameters as given ("weights") and as held by the bound call ("prepared").
+
+    Scratch memory belongs to threads and stays with them, so it is measured on a fresh one, with the helpers that thread gets.
+    """
+    found = {}
+
+    def first_call():
+        before = kernel.library.stats()["workspace_bytes"]
+        with torch.inference_mode():
+            found["border"] = call(*inputs).nbytes + sum(t.nbytes for t in inputs)
+        found["scratch"] = kernel.library.stats()["workspace_bytes"] - before
+    torch.set_num_threads(case.threads)
+    thread = threading.Thread(target=first_call)
+    thread.start()
+    thread.join()
+    return {**found, "weights": sum(t.nbytes for t in case.parameters.values()), "prepared": call.nbytes}

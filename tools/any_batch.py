@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+"""What an open batch costs: tools/any_batch.py WORKLOADS -o DATA.jsonl [--batches 1 3 8] [--tuned-at 8].
+
+For every workload, one kernel that takes any batch (tuned at --tuned-at) is raced against kernels for exactly N samples, in interleaved rounds as
+`convgen bench` does it, each output checked. A row per kernel and batch goes to the file; the table shows the time of the exact kernel over that of the open one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout this file lies in
+
+import convgen  # noqa: E402
+from convgen import bench  # noqa: E402
+from convgen.bench.contestants import OURS, Contestant, ours  # noqa: E402
+from convgen.bench.tables import times, us  # noqa: E402
+from convgen.cli import arguments  # noqa: E402
+from convgen.cli.output import table  # noqa: E402
+from convgen.lang.workload import flag_names, make  # noqa: E402
+
+OPEN = "any batch"
+
+
+def batched(workload, n: int, any_batch: bool = False):
+    """The same layer with another batch. Raises ArgumentError where its samples are not independent."""
+    flags = {f: True for f in flag_names(workload.op) if workload.flags.get(f) and f != "any_batch"}
+    return make(workload.op, {**workload.dims, **workload.attributes, **flags, "N": n, "any_batch": any_batch, "layout": workload.layout, "dtype": workload.dtype,
+                              "acc_dtype": workload.acc_dtype, "out_dtype": workload.out_dtype})
+
+
+def run(workloads, batches, tuned_at: int, output, target="native", threads=None, logs=None, **options) -> bench.Result:
+    """Race every workload at every batch; rows as in `bench.run`."""
+    machine = convgen.targets.resolve(target)
+    machine = machine.with_threads(threads) if threads else machine
+    result = bench.Result()
+    with tempfile.TemporaryDirectory(prefix="convgen-any-batch-") as scratch:
+        def exported(w, name):
+            path = os.path.join(scratch, f"{name}.cvg")
+            convgen.export([w], path, machine, logs=logs, name=name)
+            return path
+        for number, w in enumerate(workloads):
+            free = exported(batched(w, tuned_at, True), f"open{number}")
+            exact = {batched(w, n): exported(batched(w, n), f"exact{number}_{n}") for n in batches}
+            contestants = lambda case: [ours(exact[case]), Contestant(OPEN, "convgen.bench.peers.convgen:bound", "convgen", {"library": free})]
+            result.rows += bench.run(list(exact), target, threads, logs=logs, output=output, contestants=contestants, **options).rows
+    return result
+
+
+def overview(result) -> str:
+    """Per workload and batch: both times, and the exact kernel's over the open one's."""
+    body = []
+    for race in result.races:
+        open_row = next((r for r in race.rows if r["contestant"] == OPEN), None)
+        both = [us(r["median_us"]) if r and r["ok"] else "failed" for r in (race.ours, open_row)]
+        body.append([race.workload, *both, times(1 / race.ratio if race.ratio and race.ours["ok"] else None)])
+    return table(body, ["workload", f"{OURS}, exactly N, µs", f"{OPEN}, µs", "exact / open"])
+
+
+def main(words=None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="DATA.jsonl")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 3, 8])
+    parser.add_argument("--tuned-at", type=int, default=8)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--seconds", type=float, help="of timing for each race")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--logs", action="append")
+    options = parser.parse_args(words)
+    try:
+        result = run([case.workload for case in arguments.cases(options)], options.batches, options.tuned_at, options.output, threads=options.threads,
+                     seconds=options.seconds, rounds=options.rounds, logs=options.logs)
+    except convgen.Error as error:
+        print(f"any_batch: {error}", file=sys.stderr)
+        return 2
+    print(overview(result))
+    return 0 if all(row["ok"] for row in result.rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
