@@ -21,4 +21,5 @@ def space(description: dict, target: dict):
 
 def apply(module, blocks, choice: dict, target: dict):
     """The module with the loops that `choice` says."""
-    return importlib.import_module(f"{__name__}.{_family(target)}.apply").apply(module, blocks, choice, target["lanes"]["float32"])
+    from convgen.emit.border import restored
+    return restored(importlib.import_module(f"{__name__}.{_family(target)}.apply").apply(module, blocks, choice, target["lanes"]["float32"]))

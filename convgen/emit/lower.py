@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 
 import tvm
-from tvm import s_tir, te, tirx
+from tvm import te, tirx
 
 from ..lang import access
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
+from . import border
 from . import plan as P
 from .vector_math import FUNCTIONS
 
@@ -54,7 +54,7 @@ class _Lowering:
         self.tensors, self.border, self.blocks = {}, {}, []
         for t in self.program.tensors:
             perm = t.permutation(self.program.layout)
-            shape = [self._dim(tree, size) for _, tree, size in t.memory(self.program.layout)]
+            shape = [self._dim(t.trees[d], t.shape[d]) for d in perm]
             self.border[t.name] = (te.placeholder(shape, t.dtype, name=t.name), perm)
 
     def _dim(self, tree, value):
@@ -101,7 +101,7 @@ class _Lowering:
             tensor, perm = self.border[name]
             spec = self.program.tensor(name)
             extents = [self._dim(spec.trees[d], spec.shape[d]) for d in range(len(index))]
-            place = lambda i: self._apart(spec, [i[d] for d in perm], perm)
+            place = lambda i: [i[d] for d in perm]
         else:
             tensor, layout, stage = self.tensors[name]
             extents = [self._dim(tree_of(a.size), value_of(a.size)) for a in stage.axes]
@@ -161,17 +161,8 @@ class _Lowering:
     def _coord(self, coord, index):
         return self.axes[coord[1]] if coord[0] == "axis" else index[coord[1]] - coord[2]
 
-    @staticmethod
-    def _apart(spec, index, order):
-        """An index of the caller's dims, from one of dims of which some are merged."""
-        if spec.parts is None:
-            return index
-        found = []
-        for i, d in zip(index, order):
-            sizes = [size for _, size in spec.parts[d]]
-            steps = [math.prod(sizes[k + 1:]) for k in range(len(sizes))]
-            found += [i // step if k == 0 else i // step % size for k, (step, size) in enumerate(zip(steps, sizes))] if len(sizes) > 1 else [i]
-        return found
+    def _caller_shape(self, t):
+        return [self._dim(tree, size) for _, tree, size in t.memory(self.program.layout)]
 
     # -- stages ---------------------------------------------------------------------------------------------------------
     def copy(self, operand, p):
@@ -345,13 +336,11 @@ class _Lowering:
             prepare = te.create_prim_func([*(self.border[t.name][0] for t in params), *packed])
             prepare_args = [self._arg(t) for t in params] + [self._packed_arg(o) for o in plan.packed]
         module = lambda f, name: tvm.IRModule({"main": f.with_attr("global_symbol", name)})
-        if program.output.parts is not None:  # the loops keep the merged axis, the caller's tensor has its own dims
-            order = program.output.permutation(program.layout)
-            sch = s_tir.Schedule(module(run, "run"))
-            sch.transform_layout(sch.get_sblock("out"), ("write", 0), lambda *index: self._apart(program.output, index, order))
-            run = sch.mod["main"]
+        merged = {t.name: self._caller_shape(t) for t in [*program.tensors, program.output] if t.parts is not None}
+        noted = lambda f, given: border.noted(f, [merged.get(a["name"]) if a["kind"] != "packed" else None for a in given])
+        run = noted(run, args)
         blocks = _needed(self.blocks, out)
-        return Lowered(module(run, f"{symbol}_run"), module(prepare, f"{symbol}_prepare") if prepare is not None else None, args, prepare_args, blocks)
+        return Lowered(module(run, f"{symbol}_run"), border.restored(module(noted(prepare, prepare_args), f"{symbol}_prepare")) if prepare is not None else None, args, prepare_args, blocks)
 
     def _arg(self, t):
         memory = t.memory(self.program.layout)

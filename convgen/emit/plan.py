@@ -194,7 +194,7 @@ def store_turn(program, p: StagePlan, store_operands) -> Turn | None:
     spec, true, layout = program.output, access.extents(p.stage), p.layout
     perm = spec.permutation(program.layout)
     row, lane = perm[-1], layout.split
-    if spec.parts or spec.dtype != "float32" or p.lanes == 1 or layout.overhangs or row == lane or layout.order[-1] != row:
+    if spec.dtype != "float32" or p.lanes == 1 or layout.overhangs or row == lane or layout.order[-1] != row:
         return None
     fits = lambda o: o.kind == "packed" and all(p.extents[c[1]] == true[c[1]] for c in o.coords) or o.source == p.stage.name
     if not all(fits(o) for o in store_operands.values()):
@@ -205,7 +205,7 @@ def store_turn(program, p: StagePlan, store_operands) -> Turn | None:
 def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
     """How a staged copy turns rows of memory into vectors: a plain dim in whole blocks of lanes, inside it the dim that is innermost in memory."""
     spec, layout, load, true = program.tensor(operand.source), operand.layout, operand.load, access.extents(p.stage)
-    if spec is None or spec.parts or spec.dtype != "float32" or layout.split is None or layout.overhangs or load.data[1] is not None and load.data[1].mode != "zeros":
+    if spec is None or spec.dtype != "float32" or layout.split is None or layout.overhangs or load.data[1] is not None and load.data[1].mode != "zeros":
         return None
     if any(c[0] == "axis" and p.extents[c[1]] > true[c[1]] for c in operand.coords) or p.layout.blocks * p.lanes > true[p.vec]:
         return None
