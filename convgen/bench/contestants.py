@@ -13,7 +13,7 @@ _LIBRARIES = (("onnxruntime", "convgen.bench.peers.onnxruntime:session"), ("open
 PEERS = ("torch", "compile", *(name for name, _ in _LIBRARIES))
 METASCHEDULE = "metaschedule"
 OPTIONAL = (METASCHEDULE,)  # take part where asked for; being tuners as convgen is, they are shown only unless asked to count
-TUNING_SECONDS = 60.0
+TUNING_SECONDS = 60.0  # of search for a workload, where convgen's own search is not known
 
 
 @dataclass(frozen=True)

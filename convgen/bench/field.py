@@ -27,6 +27,7 @@ class _Runner:
     contestant: Contestant
     key: str
     generation: int = 0
+    seconds: float | None = None  # of its preparation
     prepared: dict | None = None
     failure: tuple[str, str] | None = None  # kind, reason
     medians: list = field(default_factory=list)
@@ -102,6 +103,8 @@ class Field:
         for runner, answer in zip(runners, answers[len(first):]):
             if isinstance(answer, WorkerError):
                 runner.fail(answer)
+            else:
+                runner.seconds = answer
         return answers[:len(first)]
 
     def _building(self, runner: _Runner) -> tuple:
@@ -115,7 +118,7 @@ class Field:
     def _again(self, runner: _Runner) -> None:
         """Make one ready by itself, also once more where another contestant brought their process down."""
         process, command, arguments = self._building(runner)
-        self._try(runner, process, PREPARE_TIMEOUT + runner.contestant.seconds, command, **arguments)
+        runner.seconds = self._try(runner, process, PREPARE_TIMEOUT + runner.contestant.seconds, command, **arguments)
         self._built(runner)
 
     def _check(self, runner: _Runner) -> None:
@@ -176,6 +179,7 @@ class Field:
             if r.running:
                 low, middle, high = quartiles(r.medians)
                 row |= {"median_us": middle, "spread_us": high - low, "least_us": min(r.leasts), "rounds_us": [round(v, 3) for v in r.medians], "calls": r.calls,
+                        "prepare_s": round(r.seconds, 2),
                         **{k: v for k, v in r.prepared.items() if k != "once_us"}}
             rows.append(row)
         return rows

@@ -10,7 +10,7 @@ from typing import Any, Callable, Sequence
 
 from ..errors import ArgumentError
 from . import environment
-from .contestants import OPTIONAL, PEERS, TUNING_SECONDS, offered
+from .contestants import METASCHEDULE, OPTIONAL, PEERS, TUNING_SECONDS, offered
 from .field import Field, library
 from .groups import group
 from .report import Result, append, keep_whole
@@ -37,7 +37,7 @@ class Entry:
 
 def run(workloads: Sequence, target="native", threads: int | None = None, seconds: float | None = None, logs=None, *, peers: Sequence[str] | None = None,
         rounds: int = ROUNDS, cold: bool = False, wait: float = 0.0, output: str | os.PathLike | None = None, resume: bool = False, seed: int = 0,
-        counting: Sequence[str] = (), tuning_seconds: float = TUNING_SECONDS, progress: Callable[[str], None] | None = None,
+        counting: Sequence[str] = (), tuning_seconds: float | None = None, progress: Callable[[str], None] | None = None,
         contestants: Callable | None = None, stage: Stage | None = None) -> Result:
     """Race convgen against its peers on each workload.
 
@@ -45,8 +45,9 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
     `convgen.export`. seconds: of timing for each workload, shared by all contestants; preparing comes on top. peers: groups out of contestants.PEERS and
     OPTIONAL. rounds: interleaved rounds. cold: all caches flushed before every call. wait: seconds to wait before each workload for others to stop
     computing here; rows that were timed beside others are marked. output: file that each workload's rows are appended to as JSON lines; resume: what it
-    holds of these conditions is not raced again. counting, tuning_seconds: whether peers that search may be the best peer, and how long they search for
-    each workload. progress(text): told of each step. contestants(workload): another list of contestants, convgen's own included, instead of the usual ones.
+    holds of these conditions is not raced again. counting: peers that search and may be the best peer all the same. tuning_seconds: how long they search
+    for each workload; None: as long as convgen did according to its record, TUNING_SECONDS where there is none. progress(text): told of each step.
+    contestants(workload): another list of contestants, convgen's own included, instead of the usual ones.
     Returns a Result, also after Ctrl-C (then `.interrupted`). Raises ArgumentError, TargetError.
     """
     from ..targets import resolve
@@ -57,7 +58,7 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
     strange = sorted({*peers, *counting} - {*PEERS, *OPTIONAL})
     if strange:
         raise ArgumentError(f"bench: peers are {', '.join(PEERS + OPTIONAL)}, got {strange[0]!r}")
-    if rounds < 1 or seconds is not None and seconds <= 0 or tuning_seconds <= 0:
+    if rounds < 1 or any(s is not None and s <= 0 for s in (seconds, tuning_seconds)):
         raise ArgumentError("bench: rounds and seconds must be positive")
     if resume and output is None:
         raise ArgumentError("bench: resuming needs the output file that rows are appended to")
@@ -83,7 +84,8 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
                     rivals, build = contestants(w), None
                 else:
                     own, build = library(w, machine, os.path.join(scratch, f"library{number}.cvg"), logs, f"bench{number}")
-                    rivals = [own, *offered(w, peers, counting, tuning_seconds)]
+                    searching = tuning_seconds or (_searched(w, machine, logs) if METASCHEDULE in peers else TUNING_SECONDS)
+                    rivals = [own, *offered(w, peers, counting, searching)]
                 load = contest.run(rivals, seconds or SECONDS, rounds, machine.l3 if cold else 0, wait, build)
                 rows = contest.rows(conditions | entry.plan(), load, roof, cold)
                 result.rows += rows
@@ -105,6 +107,14 @@ def merged(workloads: Sequence) -> list[Entry]:
             new = replace(old, name=old.name or new.name, count=old.count + new.count, suites=suites)
         found[new.workload] = new
     return list(found.values())
+
+
+def _searched(workload, machine, logs) -> float:
+    """Seconds that convgen's search for this very workload and target took."""
+    from .. import building
+    from ..tune.records import Store
+    found = building.plan(workload, machine, Store.open(logs)).found
+    return (found.record.get("searched_s") if found.step == "exact" else None) or TUNING_SECONDS
 
 
 def _earlier(path, same: dict, entries) -> dict[str, list]:

@@ -7,6 +7,7 @@ import gc
 import importlib
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -68,8 +69,12 @@ def reference(workload: str, path: str, reference: str | None = None, seed: int 
     return {"source": source}
 
 
-def build(key: str, peer: str, options: dict, workload: str, reference: str | None = None, seed: int = 0, threads: int = 1) -> None:
-    """Make a contestant ready, its first call included. Raises WorkerError("absent") if it does not take part. Others may compute meanwhile."""
+def build(key: str, peer: str, options: dict, workload: str, reference: str | None = None, seed: int = 0, threads: int = 1) -> float:
+    """Make a contestant ready, its first call included; the seconds that took. Raises WorkerError("absent") if it does not take part.
+
+    Others may compute meanwhile.
+    """
+    begun = time.monotonic()
     module, _, function = peer.partition(":")
     folder = Path(tempfile.mkdtemp(dir="."))  # the worker's own directory, removed with it
     case = replace(_case(workload, reference, seed, threads), folder=folder)
@@ -79,6 +84,7 @@ def build(key: str, peer: str, options: dict, workload: str, reference: str | No
         except NotOffered as reason:
             raise WorkerError("absent", str(reason)) from None
         _ready[key].call()
+    return time.monotonic() - begun
 
 
 def check(key: str, expected: str, dtype: str) -> dict:

@@ -34,8 +34,8 @@ def add(verbs) -> None:
     parser.add_argument("--seconds", type=float, help="timing for each workload, shared by all contestants; preparing them comes on top (default 8)")
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
     parser.add_argument("--peers", help=f"comma-separated, out of {_PEERS} (default all these), and {_TUNER}")
-    parser.add_argument("--seconds-metaschedule", type=float, default=60.0, metavar="SECONDS",
-                        help="search time of TVM's MetaSchedule for each workload (default 60): give it what `convgen tune` had")
+    parser.add_argument("--seconds-metaschedule", type=float, metavar="SECONDS",
+                        help="search time of TVM's MetaSchedule for each workload (default: what `convgen tune` took for it, else 60)")
     parser.add_argument("--count-metaschedule", action="store_true", help="let it be the best peer; otherwise it is shown only")
     parser.add_argument("--cold", action="store_true", help="flush all caches before every call")
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="before each workload wait that long at most for other processes to stop computing")

@@ -47,7 +47,7 @@ def settle(task: Task, budget: float) -> Row:
     if not contestants:
         return task.summary()
     winner, ratio, rounds = _race(task, contestants, budget)
-    record = {**task.record(winner, rounds), "final": True}
+    record = {**task.record(winner, rounds), "final": True, "searched_s": task.searched_so_far()}
     if ratio is not None:
         record["default_ratio"] = round(ratio, 4)
     task.save(record)

@@ -59,6 +59,7 @@ class Task:
         self.digests: dict[str, Trial] = {}
         self.attempts = 0
         self.stale = 0
+        self.searched = 0.0  # seconds of this run that went into this workload
         self.torch: dict | None = None  # median_us and min_us of the PyTorch baseline
         self.curve: list[tuple[float, int, float]] = []
         self.stopped: str | None = None
@@ -152,6 +153,7 @@ class Task:
     def batch(self, size: int) -> None:
         """Try up to `size` candidates, or fewer when the time is over."""
         context = self.context
+        begun = context.environment.clock()
         if context.trials is not None:
             size = min(size, context.trials - self.attempts)
         choices, self.seeds = self.seeds[:size], self.seeds[size:]
@@ -169,6 +171,7 @@ class Task:
         after = self.best.least_us if self.best else None
         gained = before is None or after is None or after < 0.99 * before
         self.stale = 0 if gained else self.stale + 1
+        self.searched += context.environment.clock() - begun
         self._give_up()
 
     def _try(self, choice: dict, outcome) -> None:
@@ -281,6 +284,11 @@ class Task:
         if self.torch is not None:
             record |= {"torch_us": round(self.torch["median_us"], 3), "torch_min_us": round(self.torch["min_us"], 3)}
         return record
+
+    def searched_so_far(self) -> float:
+        """Seconds that this run and those before it spent searching for this workload on this target."""
+        earlier = self.previous.record.get("searched_s", 0.0) if self.previous.step == "exact" else 0.0
+        return round(earlier + self.searched, 1)
 
     def save(self, record: dict) -> None:
         """Append a record; Ctrl-C waits for the end of it."""

@@ -1,11 +1,13 @@
 """TVM's tuner as a contestant: it searches, is checked, and is shown only unless it is asked to count."""
 
 import importlib.util
+from types import SimpleNamespace
 
 import pytest
 
 import convgen
 from convgen import bench
+from convgen.bench import race
 from convgen.bench.contestants import PEERS, offered
 from convgen.bench.stage import Stage
 
@@ -19,6 +21,13 @@ def test_it_takes_part_where_asked_for():
     (shown,), (counted,) = offered(w, ["metaschedule"], tuning_seconds=7.0), offered(w, ["metaschedule"], ["metaschedule"])
     assert shown.alone and shown.options == {"seconds": 7.0} and not shown.counts and counted.counts
     assert {c.process for c in offered(w, [*PEERS, "metaschedule"])} > {"metaschedule"}
+
+
+def test_it_searches_as_long_as_convgen_did(monkeypatch):
+    found = lambda record, step: SimpleNamespace(found=SimpleNamespace(record=record, step=step))
+    for record, step, seconds in (({"searched_s": 33.5}, "exact", 33.5), ({"searched_s": 33.5}, "shape", 60.0), ({}, "exact", 60.0), (None, "default", 60.0)):
+        monkeypatch.setattr("convgen.building.plan", lambda *_: found(record, step))
+        assert race._searched(convgen.workload(ID), None, None) == seconds
 
 
 @pytest.mark.slow

@@ -37,6 +37,15 @@ def test_finds_the_best_choice_and_records_it(tmp_path):
     assert saved[-1]["choice"] == BEST and saved[-1]["default_ratio"] == pytest.approx(5.0, rel=0.01)
     assert [r["kind"] for r in saved] == ["ok"] * 33
     assert result.store == str(tmp_path)
+    assert 0 < saved[-1]["searched_s"] <= round(env.clock.now, 1)
+
+
+def test_records_say_how_long_was_searched(tmp_path):
+    """Later searches add to earlier ones; a re-measurement adds nothing to speak of."""
+    searched = lambda **more: go(FakeWorkload(), tmp_path, environment(), **more).rows[0].record["searched_s"]
+    first = searched(trials=16)
+    second = searched(trials=16, retune=True)
+    assert 0 < first < second and searched() == pytest.approx(second, rel=0.2)
 
 
 def test_default_is_tried_first_and_curve_only_falls(tmp_path):
