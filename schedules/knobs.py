@@ -13,14 +13,13 @@ from convgen.lang.program import Program
 BALANCE = 8  # operations that take as long as moving one byte: decides between fewer multiplications and larger transformed kernels
 
 
-def _cost(program) -> int:
-    """Operations that a program really executes (terms that a condition makes zero included), and its least traffic."""
-    executed = sum(2 * math.prod(access.extents(s).values()) for s in program.run_stages if s.combiner)
-    return executed + BALANCE * count.least_bytes(program)
+def _cost(leaf, choice) -> int:
+    """Operations that a choice really executes, and the least traffic of its program."""
+    return leaf.work(choice) + BALANCE * count.least_bytes(leaf.program)
 
 
 class KnobSpace:
-    """A product of finite domains under constraints. Subclasses fill `domains` and define `valid` and `features`.
+    """A product of finite domains under constraints. Subclasses fill `domains` and define `constraint`, `default`, `work` and `features`.
 
     A choice is a flat JSON dict, knob name → value, with "algorithm" beside the knobs.
     """
@@ -100,7 +99,8 @@ class Tree:
 
     def defaults(self) -> list:
         """The default of every algorithm, the least estimated cost first."""
-        return [leaf.default() for leaf in sorted(self.leaves.values(), key=lambda leaf: _cost(leaf.program))]
+        found = [(leaf, leaf.default()) for leaf in self.leaves.values()]
+        return [choice for leaf, choice in sorted(found, key=lambda pair: _cost(*pair))]
 
     def program(self, choice: dict):
         """The rewritten, specialised program, its axes merged, that a choice schedules."""

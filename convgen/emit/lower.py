@@ -34,6 +34,8 @@ class Block:
     vec: str = ""
     tiles: tuple = (None, None)  # axes of the register tile, innermost first
     turn: object = None  # the plan's Turn of a copy or store between rows of memory and vectors across them
+    tested: bool = False  # whether terms are conditional, because some meet nothing but padding
+    separate: bool = False  # whether the tiles of a row leave out different terms, so that each needs its own code
 
 
 @dataclass
@@ -95,8 +97,11 @@ class _Lowering:
         return _OPS[op](*a)
 
     # -- reads ----------------------------------------------------------------------------------------------------------
-    def element(self, name, index, padding):
-        """One element of a border tensor or stage result as float32, padding included. `index` counts from the first padded position."""
+    def element(self, name, index, padding, skip=()):
+        """One element of a border tensor or stage result as float32, padding included. `index` counts from the first padded position.
+
+        Dims in `skip` are never read at their padding.
+        """
         if name in self.border:
             tensor, perm = self.border[name]
             spec = self.program.tensor(name)
@@ -109,13 +114,15 @@ class _Lowering:
         if padding is None:
             return _float(tensor, place(index))
         guard, mapped = [], []
-        for i, n, pair in zip(index, extents, padding.amounts):
+        for d, (i, n, pair) in enumerate(zip(index, extents, padding.amounts)):
             lo, hi = (value_of(v) for v in pair)
             if not lo and not hi:
                 mapped.append(i)
                 continue
             i = i - lo
-            if padding.mode == "zeros":
+            if d in skip:
+                pass
+            elif padding.mode == "zeros":
                 guard.append(tirx.all(i >= 0, i < n))
             elif padding.mode == "replicate":
                 i = te.max(te.min(i, n - 1), 0)
@@ -149,8 +156,19 @@ class _Lowering:
                 at = layout.order.index(layout.split)
                 physical[at] = te.min(physical[at], layout.blocks - 1)
                 return _float(tensor, physical)
-            return self.element(name, [te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)], padding)
+            return self.element(name, [te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)], padding, operand.skip if operand else ())
         return read
+
+    def without_padding(self, p, term):
+        """`term` of stage `p` if every read that leaves out its padding meets data, else zero: nested conditionals, the outermost dim tested first."""
+        tests = []
+        for operand in p.operands.values():
+            for d in operand.skip:
+                at = self.value(operand.load.args[d], self.axes, None) - value_of(operand.load.data[1].amounts[d][0])
+                tests.append(tirx.all(at >= 0, at < self._extent_of(operand.source, d)))
+        for test in reversed(tests):
+            term = tirx.if_then_else(test, term, tirx.const(0.0, "float32"))
+        return term
 
     def _extent_of(self, name, d):
         spec = self.program.tensor(name)
@@ -195,7 +213,7 @@ class _Lowering:
                     limit = self._extent_of(name, d)
                     if span is not None and isinstance(limit, int) and span > limit:
                         index[d] = te.min(i, limit - 1)
-            value = self.element(name, index, padding)
+            value = self.element(name, index, padding, operand.skip)
             return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
         self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
@@ -219,7 +237,7 @@ class _Lowering:
             if not stage.combiner and layout.overhangs:  # a map's last block must not read what is not there
                 value = self.value(stage.body, self.axes, read)
                 return tirx.if_then_else(self.axes[p.vec] < true[p.vec], value, tirx.const(0.0, "float32"))
-            value = self.value(stage.body, self.axes, read)
+            value = self.without_padding(p, self.value(stage.body, self.axes, read))
             return _COMBINE[stage.combiner](value, axis=list(reduced.values())) if stage.combiner else value
         tensor = te.compute(layout.shape, body, name=stage.name)
         self.tensors[stage.name] = (tensor, layout, stage)
@@ -227,7 +245,8 @@ class _Lowering:
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
-                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec)))
+                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec),
+                                 tested=any(o.skip for o in p.operands.values()), separate=p.row is not None))
 
     def output(self):
         """The output tensor: the last tiles through the epilogue, or a map of its own."""

@@ -15,6 +15,7 @@ from ..lang import access, expr as E
 from ..lang.count import stage_flops
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
+from . import borders
 from .layout import Layout
 
 
@@ -28,6 +29,7 @@ class Operand:
     coords: list = field(default_factory=list)
     layout: Layout | None = None
     batch: int | None = None  # the coord that is the batch
+    skip: tuple = ()  # padded dims at which whole terms are left out, instead of reading zeros
 
     @property
     def source(self) -> str:
@@ -46,6 +48,7 @@ class StagePlan:
     operands: dict = field(default_factory=dict)
     store: object = None  # the map stage (or None for a plain copy) that writes the output from this stage's tiles
     is_output: bool = False
+    row: str | None = None  # the axis whose tiles leave out different terms and get code of their own
 
     def operand(self, load) -> Operand:
         return self.operands[key(load)]
@@ -156,6 +159,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
                 p.operands[k] = _operand(program, p, load, choice, consts, plans, len(p.operands))
                 if p.operands[k].kind == "packed":
                     packed[p.operands[k].name] = p.operands[k]
+        p.row = row_axis(program, p.stage, choice) if any(o.skip for o in p.operands.values()) else None
     store_operands = {}
     output = None
     if anchor is None:
@@ -299,8 +303,9 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
         return _parameter(p, load, kinds, choice, label)
     source = plans.get(load.data[0])
     amounts = [tuple(value_of(v) for v in pair) for pair in load.data[1].amounts] if load.data[1] else [(0, 0)] * len(load.args)
-    padded = any(lo or hi for lo, hi in amounts)
-    if source is not None and not padded:
+    skip = skipped(program, p.stage, load, choice)
+    padded = any(pair != (0, 0) for d, pair in enumerate(amounts) if d not in skip)
+    if source is not None and not padded and not skip:
         return Operand(load, "stage")
     spec = program.tensor(load.data[0])
     moving = [d for d, k in enumerate(kinds) if k in _MOVING]
@@ -320,8 +325,32 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
         inline = choice.get(f"{p.stage.name}.padding", "stage") == "inline"
         blocked = choice.get(f"{p.stage.name}.pack") == "blocked" and not moving
         if all(map(math.isfinite, sum(spans, ()))) and (padded and not inline or blocked or not contiguous):
-            return _staged(program, p, load, kinds, spans, choice, label, spec, source)
-    return Operand(load, "raw" if source is None else "stage")
+            shape = spec.shape if spec else source.stage.shape
+            for d in skip:  # the copy holds the data alone
+                spans[d] = (amounts[d][0], amounts[d][0] + shape[d] - 1)
+            operand = _staged(program, p, load, kinds, spans, choice, label, spec, source)
+            operand.skip = skip
+            return operand
+    return Operand(load, "raw" if source is None else "stage", skip=skip)
+
+
+def skipped(program, stage, load, choice) -> tuple:
+    """The padded dims of a read at which a choice leaves out the terms that meet padding."""
+    k = lambda name, default=None: choice.get(f"{stage.name}.{name}", default)
+    if k("padding") != "skip" or not borders.droppable(stage, load):
+        return ()
+    window, extents = access.roles(stage).window, access.extents(stage)
+    tiles = {a: k(f"tile{i + 1}", 1) for i, a in enumerate(tile_axes(program, stage, k("vec"))) if a is not None}
+    whole = {a for a, t in tiles.items() if t >= extents[a]} | ({row_axis(program, stage, choice)} - {None})
+    return borders.left_out(stage, load, k("vec"), tiles, whole, window[len(window) - k("unroll", 0):])
+
+
+def row_axis(program, stage, choice) -> str | None:
+    """The axis whose register tiles get code of their own, one after the other, because the terms that they leave out differ; None if all share one code."""
+    k = lambda name, default=None: choice.get(f"{stage.name}.{name}", default)
+    row = stage.axes[-1].name
+    separate = k("padding") == "skip" and k("unroll") and k("order", "vector") == "vector" and len(stage.axes) > 2 and tile_axes(program, stage, k("vec"))[0] == row
+    return row if separate else None
 
 
 def _parameter(p, load, kinds, choice, label) -> Operand:

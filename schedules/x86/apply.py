@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
-from . import turn
+from . import terms, turn
 
 
 def apply(module, blocks, choice: dict, lanes: int):
@@ -26,7 +26,10 @@ def apply(module, blocks, choice: dict, lanes: int):
         if b.kind == "copy" and b.name not in done:
             _elementwise(sch, b, lanes)
     for block, loop in decompose:
-        sch.decompose_reduction(sch.get_sblock(block), loop)
+        update = sch.get_sblock(block)
+        sch.decompose_reduction(update, loop)
+        if by_name[block].tested:
+            terms.conditional(sch, update)
     return turn.rewrite(sch.mod, {b.name: b.turn for b in blocks if b.turn is not None})
 
 
@@ -117,6 +120,8 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
         for loop in window[-k("unroll"):]:
             sch.unroll(loop)
     sch.vectorize(inner["lanes"])
+    if b.separate and len(outer) > 2 and outer[-1] is tile_outer:
+        sch.unroll(tile_outer)
     at = outer[-1] if outer else None
     within = outer[-2] if k("producer") == "tile" and len(outer) > 2 else None  # the last position loop: the vector blocks run inside it
     depth = max(1, len(outer) - (1 if len(outer) > 2 else 0) - (1 if within is not None else 0))

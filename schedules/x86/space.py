@@ -5,9 +5,10 @@ Constraints (registers, unrolled body, temporary memory) prune before anything i
 
 from __future__ import annotations
 
+import itertools
 import math
 
-from convgen.emit import plan as P
+from convgen.emit import borders, plan as P
 from convgen.lang import access
 from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of, value_of
@@ -15,6 +16,8 @@ from convgen.lang.size import tree_of, value_of
 from ..knobs import KnobSpace, Tree
 
 _BODY = 700  # vector operations in one unrolled body
+_ROW = 1800  # and in all tiles of a row, where each has code of its own
+_PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
 
@@ -63,7 +66,7 @@ class Leaf(KnobSpace):
         d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
         d[f"{name}.inner"] = ["channel", "window"] if dense and window else ["channel"]
         d[f"{name}.unroll"] = list(range(min(len(window), 2) + 1))
-        d[f"{name}.padding"] = ["stage", "inline"] if padded else ["stage"]
+        d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if borders.in_padding(self.program, s) >= _PADDING else [])] if padded else ["stage"]
         d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
         d[f"{name}.copies"] = ["root", "outer"]
         producers = {l.data[0] for l in loads} & {x.name for x in self.program.run_stages}
@@ -142,12 +145,18 @@ class Leaf(KnobSpace):
             blocks = -(-ext[k("vec")] // (k("lanes") * k("vectors")))
             if k("order") == "position" and blocks == 1 and k("producer") != "tile":
                 return "with one block of vectors the order says nothing"
-            if k("copies") == "outer" and k("padding") == "inline" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
+            if k("copies") == "outer" and k("padding") != "stage" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
                 return "there are no copies to place"
             if k("producer") == "tile" and k("order") != "position":
                 return "a producer inside the tile would run again for every vector block"
             if k("padding") == "inline" and k("vec") in roles.spatial:
                 return "padding cannot be inlined along the vector axis"
+            if k("padding") == "skip":
+                row = P.row_axis(self.program, s, c)
+                if row is not None and body * -(-ext[row] // k("tile1")) > _ROW:
+                    return "too much code for the tiles of one row"
+                if not self._left_out(s, c):
+                    return "with this tile no term could be left out"
             if k("store") == "row" and k("order") == "position":
                 return "a row is complete only when the vector blocks are outside"
             if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
@@ -188,18 +197,22 @@ class Leaf(KnobSpace):
                 if self._dilated(s, roles) and 2 in self.domains[f"{n}.unroll"]:
                     c[f"{n}.unroll"] = 2
             best = None
-            for t1 in self.domains[f"{n}.tile1"]:
-                for t2 in self.domains[f"{n}.tile2"]:
-                    for v in self.domains[f"{n}.vectors"]:
-                        trial = c | {f"{n}.tile1": t1, f"{n}.tile2": t2, f"{n}.vectors": v}
-                        for trial[f"{n}.unroll"] in range(c[f"{n}.unroll"], -1, -1):
-                            if self._single(s.name, trial) is None:
-                                break
-                        else:
-                            continue
-                        score = self._tile_score(s, ext, roles, trial)
-                        if best is None or score > best[0]:
-                            best = (score, trial)
+            for padding in [c[f"{n}.padding"], *(p for p in self.domains[f"{n}.padding"] if p == "skip")]:
+                for t1, t2, v in itertools.product(*(self.domains[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))):
+                    trial = c | {f"{n}.padding": padding, f"{n}.tile1": t1, f"{n}.tile2": t2, f"{n}.vectors": v}
+                    if padding == "skip" and dense:
+                        if t2 > 1:
+                            continue  # rows of one tile would leave out different terms
+                        if self.program.layout == "channels_last" and c[f"{n}.vec"] not in roles.spatial:
+                            trial[f"{n}.pack"] = "plain"  # nothing is left to copy for
+                    for trial[f"{n}.unroll"] in range(c[f"{n}.unroll"], -1, -1):
+                        if self._single(s.name, trial) is None:
+                            break
+                    else:
+                        continue
+                    score = self._tile_score(s, ext, roles, trial) / (1 - self._left_out(s, trial))
+                    if best is None or score > best[0]:
+                        best = (score, trial)
             if best:
                 c = best[1]
                 inner = self.program.output.permutation(self.program.layout)[-1]
@@ -209,6 +222,15 @@ class Leaf(KnobSpace):
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
         return c
+
+    def _left_out(self, s, c) -> float:
+        """The share of a stage's terms that a choice leaves out."""
+        return borders.in_padding(self.program, s, lambda load: P.skipped(self.program, s, load, c)) if c[f"{s.name}.padding"] == "skip" else 0.0
+
+    def work(self, c) -> int:
+        """Operations that a choice executes, terms that a condition makes zero included."""
+        every = {s.name: 2 * math.prod(access.extents(s).values()) for s in self.program.run_stages if s.combiner}
+        return int(sum(n * (1 - self._left_out(self._info[name][0], c)) if name in self._info else n for name, n in every.items()))
 
     def _dilated(self, s, roles) -> bool:
         """Whether neighbouring taps of a row meet inputs that are not neighbours."""
@@ -238,13 +260,14 @@ class Leaf(KnobSpace):
             # a dense tile reads one vector per v and one number per pixel for acc multiply-adds; two reads and two multiply-adds start per cycle
             reuse = min(acc / (pixels + v), 1.5)
         else:
-            # every tap of a row meets the same inputs: they stay in registers if tile and window fit
+            # every tap of a row meets the same inputs: they stay in registers if tile and window fit, else each multiply-add loads its own
             taps = ext[roles.window[-1]] if roles.window and c[f"{n}.unroll"] else 1
-            row = (t1 + taps - 1) * t2 * v
-            reuse = acc * taps / (row + taps * v) * (1.0 if acc + (t1 + taps - 1) * v <= self.registers + 2 else 0.4)
+            row = min(t1 + taps - 1, e1 + taps // 2 if c[f"{n}.padding"] == "skip" else math.inf) * t2 * v
+            fits = acc + row <= self.registers + 2 and (c[f"{n}.unroll"] or not roles.window)
+            reuse = min(1.0, acc * taps / (row + taps * v)) if fits else acc / (acc + v) * (0.8 if acc <= self.registers // 2 else 0.4)
         units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (*axes, c[f"{n}.vec"]))
         balance = min(1.0, units / (4 * self.target["threads"]))
-        return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > 2)
+        return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > 1)
 
     # -- features -------------------------------------------------------------------------------------------------------
     def features(self, c) -> list:
@@ -272,11 +295,11 @@ class Leaf(KnobSpace):
         unroll = math.prod([ext[w] for w in roles.window][-k("unroll"):]) if k("unroll") else 1
         return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
                 math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") == "outer",
-                k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last"]
+                k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last", self._left_out(s, c)]
 
 
 _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
-             "window_inner", "inline", "blocked", "local_copies", "pass", "row", "spatial_vec", "block", "unroll", "channels_last"]
+             "window_inner", "inline", "blocked", "local_copies", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out"]
 
 
 class Space(Tree):

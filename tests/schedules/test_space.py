@@ -111,3 +111,24 @@ def test_tiles_of_several_vectors_leave_registers_for_the_other_operand():
     tile = lambda t, v: leaf.valid(leaf.default() | {"sum.tile1": t, "sum.tile2": 1, "sum.vectors": v})
     assert tile(28, 1) is None and tile(10, 2) is None and tile(6, 4) is None
     assert all("registers" in tile(t, v) for t, v in ((14, 2), (12, 2), (7, 4)))
+
+
+@every_target
+@pytest.mark.parametrize("id, leaves_out", [
+    ("depthwise_conv2d:n1,c512,h14,w14,k27x27;padding=13:f32.f32.f32:nhwc", True), ("depthwise_conv2d:n1,c1024,h7,w7,k13x13;padding=6:f32.f32.f32:nchw", True),
+    ("dilated_reparam_conv2d:n1,c320,h14,w14,k13x13:f32.f32.f32:nhwc", True), ("depthwise_conv2d:n1,c64,h56,w56,k31x31;padding=15:f32.f32.f32:nhwc", True),
+    ("depthwise_conv2d:n1,c64,h56,w56,k3x3;padding=1:f32.f32.f32:nhwc", False), ("depthwise_conv2d:n1,c64,h14,w14,k5x5:f32.f32.f32:nhwc", False),
+])
+def test_terms_in_the_padding_are_left_out_where_they_are_many(machine, id, leaves_out):
+    space = schedules.space(parse(id).description, machine)
+    leaf = space.leaves["direct"]
+    default = leaf.default()
+    assert (default["sum.padding"] == "skip") == leaves_out
+    assert leaves_out == ("skip" in leaf.domains["sum.padding"])
+    assert (leaf.work(default) < leaf.program.flops) == leaves_out
+
+
+def test_a_window_larger_than_the_plane_makes_the_direct_sum_the_default():
+    for id in ("depthwise_conv2d:n1,c512,h14,w14,k27x27;padding=13:f32.f32.f32:nhwc", "depthwise_conv2d:n1,c1024,h7,w7,k13x13;padding=6:f32.f32.f32:nhwc"):
+        space = schedules.space(parse(id).description, TARGETS["x86:avx512"])
+        assert len(space.leaves) > 1 and space.default()["algorithm"] == "direct"

@@ -1,0 +1,63 @@
+"""Terms that meet only padding. Where a term of a sum is a product with a zero from the padding, a kernel may leave it out instead of computing it.
+
+Leaving out pays only where the test costs nothing: where it holds for a whole row of a register tile, or where unrolled loops decide it while the kernel is
+compiled. So every padded dimension of a read either leaves terms out or keeps its zeros. The terms that remain are the same, in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..lang import access
+from ..lang.size import value_of
+
+
+def padded(load) -> list:
+    """The dimensions of a read that are padded."""
+    return [d for d, pair in enumerate(load.data[1].amounts) if any(map(value_of, pair))] if load.data[1] else []
+
+
+def droppable(stage, load) -> bool:
+    """Whether the terms of a stage are zero wherever this read meets its padding."""
+    def factors(e):
+        return factors(e.args[0]) + factors(e.args[1]) if e.op == "*" else [e]
+    return bool(padded(load)) and load.data[1].mode == "zeros" and stage.combiner == "sum" and any(f is load for f in factors(stage.body))
+
+
+def left_out(stage, load, vec: str, tiles: dict, whole, unrolled) -> tuple:
+    """The padded dimensions of a droppable read where terms are tested for free.
+
+    `tiles`: axis → extent in the register tile; `whole`: axes that unrolled loops span; `unrolled`: reduced axes whose loops are unrolled.
+    """
+    extents = access.extents(stage)
+    reduced = {a.name for a in stage.reduce}
+    found = []
+    for d in padded(load):
+        names = {n for n in load.args[d].axes() if extents[n] > 1}
+        known = names & reduced <= set(unrolled)
+        if access.linear(load.args[d]) is not None and vec not in names and all(tiles.get(a, 1) == 1 or known and a in whole for a in names - reduced):
+            found.append(d)
+    return tuple(found)
+
+
+def inside(stage, load, d: int, size: int) -> float:
+    """The share of the terms at which padded dimension `d` of a read meets its `size` elements rather than padding; 1.0 where it cannot be told."""
+    extents, linear = access.extents(stage), access.linear(load.args[d])
+    if linear is None:
+        return 1.0
+    at = np.array([linear[1] - value_of(load.data[1].amounts[d][0])])
+    for name, step in linear[0].items():
+        at = (at[:, None] + step * np.arange(extents[name])).reshape(-1)
+    return float(np.mean((at >= 0) & (at < size)))
+
+
+def in_padding(program, stage, dims=padded) -> float:
+    """The share of a stage's terms that meet padding, in the dimensions that `dims(load)` names of its droppable reads."""
+    share = 1.0
+    for load in stage.body.loads():
+        if droppable(stage, load):
+            shape = (program.tensor(load.data[0]) or program.stage(load.data[0])).shape
+            share *= math.prod(inside(stage, load, d, shape[d]) for d in dims(load))
+    return 1.0 - share
