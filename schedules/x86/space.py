@@ -66,7 +66,7 @@ class Leaf(KnobSpace):
         d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
         d[f"{name}.inner"] = ["channel", "window"] if dense and window else ["channel"]
         d[f"{name}.unroll"] = list(range(min(len(window), 2) + 1))
-        d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if borders.in_padding(self.program, s) >= _PADDING else [])] if padded else ["stage"]
+        d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if window and borders.in_padding(self.program, s) >= _PADDING else [])] if padded else ["stage"]
         d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
         d[f"{name}.copies"] = ["root", "outer"]
         producers = {l.data[0] for l in loads} & {x.name for x in self.program.run_stages}
@@ -256,18 +256,23 @@ class Leaf(KnobSpace):
         waste *= -(-blocks // v) * v / blocks
         acc = t1 * t2 * v
         pixels = t1 * t2
+        most = 2  # vectors that cost nothing
         if any(ext[x] > 1 for x in roles.channel):
             # a dense tile reads one vector per v and one number per pixel for acc multiply-adds; two reads and two multiply-adds start per cycle
             reuse = min(acc / (pixels + v), 1.5)
-        else:
-            # every tap of a row meets the same inputs: they stay in registers if tile and window fit, else each multiply-add loads its own
-            taps = ext[roles.window[-1]] if roles.window and c[f"{n}.unroll"] else 1
+        elif roles.window:
+            # every tap of a row meets the same inputs: they stay in registers if loops are unrolled and tile and window fit, else each multiply-add loads its own
+            taps, most = ext[roles.window[-1]], 1
             row = min(t1 + taps - 1, e1 + taps // 2 if c[f"{n}.padding"] == "skip" else math.inf) * t2 * v
-            fits = acc + row <= self.registers + 2 and (c[f"{n}.unroll"] or not roles.window)
-            reuse = min(1.0, acc * taps / (row + taps * v)) if fits else acc / (acc + v) * (0.8 if acc <= self.registers // 2 else 0.4)
+            if c[f"{n}.unroll"] and acc + row <= self.registers + 2:
+                reuse = min(1.0, acc * taps / (row + taps * v))
+            else:
+                reuse = acc / (acc + v) * (0.8 if acc <= self.registers // 2 else 0.4)  # the compiler spills large tiles
+        else:
+            reuse = acc / (acc + v) * (1.0 if acc + t1 * v <= self.registers + 2 else 0.4)
         units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (*axes, c[f"{n}.vec"]))
         balance = min(1.0, units / (4 * self.target["threads"]))
-        return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > 1)
+        return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > most)
 
     # -- features -------------------------------------------------------------------------------------------------------
     def features(self, c) -> list:
