@@ -1,5 +1,7 @@
 """Real contestants prepared in this process: right outputs for every kind of workload, inputs with canonical strides."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ import convgen
 from convgen.bench import case as cases
 from convgen.bench.contestants import LAYER, PEERS, offered
 from convgen.bench.worker import TOLERANCE, difference
+from convgen.errors import WorkerError
 from convgen.ops import table
 
 torch = pytest.importorskip("torch")
@@ -52,21 +55,23 @@ def test_eager_formulations(case, id):
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "openvino", "ncnn"])
-def test_libraries(case, library):
-    pytest.importorskip(library)
-    pytest.importorskip("onnx")
+def test_libraries(stage, tmp_path, library):
+    """Each in its process, as in a race: some of them take over signals and threads of the process they are in."""
+    if any(importlib.util.find_spec(name) is None for name in (library, "onnx")):
+        pytest.skip(f"{library} is not installed")
     served = 0
     for id in PLAIN + OTHERS:
-        for contestant in offered(convgen.workload(id), [library]):
-            module, _, function = contestant.peer.partition(":")
-            made = case(id)
+        workload, expected = convgen.workload(id), str(tmp_path / "expected.npy")
+        stage.ask("referee", 60, "reference", workload=id, path=expected)
+        for contestant in offered(workload, [library]):
             try:
-                ready = getattr(__import__(module, fromlist=[function]), function)(made, **contestant.options)
-            except cases.NotOffered as reason:
-                assert str(reason) and (id in OTHERS or library == "ncnn")
+                stage.ask(library, 60, "build", key="one", peer=contestant.peer, options=contestant.options, workload=id)
+            except WorkerError as problem:
+                assert problem.kind == "absent" and str(problem) and (id in OTHERS or library == "ncnn"), f"{id}: {problem}"
                 continue
-            check(made, ready)
+            assert stage.ask(library, 60, "check", key="one", expected=expected, dtype=workload.out_dtype)["error"] < TOLERANCE["float32"]
             served += 1
+    stage.end(library)
     assert served >= (10 if library != "ncnn" else 5)
 
 
