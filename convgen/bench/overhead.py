@@ -51,7 +51,7 @@ def overhead(workloads: Sequence = (), target="native", threads: int = 1, logs=N
     import convgen
 
     from ..targets import resolve
-    from .race import TURN_TIMEOUT, reference_of
+    from .field import TURN_TIMEOUT, reference_of
     from .stage import Stage
     machine = resolve(target).with_threads(threads)
     found = []

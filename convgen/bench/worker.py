@@ -76,7 +76,7 @@ def build(key: str, peer: str, options: dict, workload: str, reference: str | No
     """
     begun = time.monotonic()
     module, _, function = peer.partition(":")
-    folder = Path(tempfile.mkdtemp(dir="."))  # the worker's own directory, removed with it
+    folder = Path(tempfile.mkdtemp(dir=".")).resolve()  # the worker's own directory, removed with it
     case = replace(_case(workload, reference, seed, threads), folder=folder)
     with _quiet():
         try:
