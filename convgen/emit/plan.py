@@ -386,7 +386,7 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
             last = len(coords)
         if kinds[d] == "run":
             split, lanes, lo = len(coords), p.lanes, lo - lo % p.lanes
-        if program.any_batch and spec is not None and spec.trees[d] == "N":
+        if program.any_batch and (spec.trees[d] if spec else tree_of(source_stage.stage.axes[d].size)) == "N":
             batch = len(coords)
         coords.append(("dim", d, lo))
         extents.append(hi - lo + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ArgumentError
-from . import conv, depthwise, dynamic
+from . import blocks, conv, depthwise, dynamic
 
 TABLE = (
     conv.conv1d,
@@ -18,6 +18,9 @@ TABLE = (
     depthwise.inception_depthwise_conv2d,
     depthwise.dilated_reparam_conv2d,
     depthwise.separable_block2d,
+    blocks.convnext_block2d,
+    blocks.inverted_residual2d,
+    blocks.large_kernel_attention2d,
     dynamic.condconv2d,
     dynamic.involution2d,
     dynamic.ska2d,

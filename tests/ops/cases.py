@@ -30,6 +30,9 @@ def workloads(draw, op, **fixed):
         kw[name] = draw(st.sampled_from((1, 2, 3, 3, 4, 5)))
     if op.name == "dilated_reparam_conv2d":
         kw["KH"] = kw["KW"] = draw(st.sampled_from((5, 7, 9, 11, 13, 15, 17)))
+    if op.module.endswith(".blocks"):  # windows with a centre; one hidden size is the input's, where a layer less is there
+        kw |= {d: draw(st.sampled_from((1, 3, 5))) for d in (*op.window_dims(), *{"SMALL"} & set(op.dims))}
+        kw |= {"HIDDEN": draw(st.sampled_from((1, 3, 17)))} if "HIDDEN" in op.dims else {}
     if op.name == "inception_depthwise_conv2d":
         kw |= {"SQUARE": draw(st.sampled_from((1, 3, 5))), "BAND": draw(st.sampled_from((1, 3, 11))), "C": kw["GC"] * 3 + draw(st.integers(0, 4))}
     else:

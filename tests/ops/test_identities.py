@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convgen.ops import conv, depthwise, dynamic
+from convgen.ops import blocks, conv, depthwise, dynamic
 from tests.ops.cases import assert_equal
 
 rng = np.random.default_rng(0)
@@ -123,6 +123,39 @@ def test_separable_block_is_two_convolutions():
     inner = depthwise.depthwise_conv2d(N=2, C=4, H=7, W=8, kernel=3, padding=1, stride=2, dilation=2).reference(x=t["x"], weight=t["weight_dw"])
     outer = conv.conv2d(N=2, C=4, O=6, **positions(2, inner.shape), kernel=1)
     assert_equal(outer.reference(x=inner, weight=t["weight_pw"]), w.reference(**t))
+
+
+@pytest.mark.parametrize("c, o, stride, hidden", [(4, 4, 1, 10), (4, 6, 1, 10), (4, 4, 2, 10), (4, 4, 1, 4)])
+def test_inverted_residual_is_its_layers_in_a_row(c, o, stride, hidden):
+    w = blocks.inverted_residual2d(N=2, C=c, HIDDEN=hidden, O=o, H=7, W=6, kernel=(3, 5), stride=stride)
+    t = draw(w)
+    y = t["x"]
+    assert ("weight_expand" in t) == (hidden != c)
+    if hidden != c:
+        y = conv.conv2d(N=2, C=c, O=hidden, H=7, W=6, kernel=1, bias=True, activation="relu6").reference(x=y, weight=t["weight_expand"], bias=t["bias_expand"])
+    y = depthwise.depthwise_conv2d(N=2, C=hidden, H=7, W=6, kernel=(3, 5), padding=(1, 2), stride=stride, bias=True, activation="relu6").reference(
+        x=y, weight=t["weight_dw"], bias=t["bias_dw"])
+    y = conv.conv2d(N=2, C=hidden, O=o, **positions(2, y.shape), kernel=1, bias=True).reference(x=y, weight=t["weight_project"], bias=t["bias_project"])
+    assert_equal(w.reference(**t), y + t["x"] if stride == 1 and c == o else y)
+
+
+def test_large_kernel_attention_is_its_layers_in_a_row():
+    w = blocks.large_kernel_attention2d(N=2, C=4, H=9, W=8, SMALL=3, kernel=(3, 5), dilation=(3, 2))
+    t, op = draw(w), depthwise.depthwise_conv2d
+    y = op(N=2, C=4, H=9, W=8, kernel=3, padding=1, bias=True).reference(x=t["x"], weight=t["weight_dw"], bias=t["bias_dw"])
+    y = op(N=2, C=4, H=9, W=8, kernel=(3, 5), padding=(3, 4), dilation=(3, 2), bias=True).reference(x=y, weight=t["weight_dilated"], bias=t["bias_dilated"])
+    y = conv.conv2d(N=2, C=4, O=4, H=9, W=8, kernel=1, bias=True, gate=True).reference(x=y, weight=t["weight_pw"], bias=t["bias_pw"], gate=t["x"])
+    assert_equal(w.reference(**t), y)
+
+
+def test_convnext_block_ignores_a_shift_and_a_factor_of_all_its_filtered_channels():
+    """The layer norm takes out what all channels of a pixel share; without it a layer scale of zero leaves the input."""
+    w = blocks.convnext_block2d(N=1, C=5, HIDDEN=12, H=6, W=7, kernel=3, eps=0.0)
+    t = draw(w)
+    changed = t | {"weight_dw": 3 * t["weight_dw"], "bias_dw": 3 * t["bias_dw"] + 0.7}
+    assert_equal(w.reference(**t), w.reference(**changed))
+    assert_equal(w.reference(**t | {"layer_scale": np.zeros(5)}), t["x"])
+    assert {s.name for s in w.program.bind_stages} == {"scaled_1", "shift", "shifted_1", "scaled_2", "shifted_2"}
 
 
 def test_inception_is_one_depthwise_convolution():

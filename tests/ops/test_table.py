@@ -10,7 +10,7 @@ from convgen.ops import table
 from tests.ops.cases import OPERATORS, assert_equal, double
 
 every_operator = pytest.mark.parametrize("name", OPERATORS)
-SMALL = {"N": 2, "C": 12, "O": 12, "E": 2, "G": 2, "GC": 2, "HEADS": 2, "D": 3, "H": 8, "W": 7, "L": 9, "KD": 2, "KH": 5, "KW": 5, "K": 5}
+SMALL = {"N": 2, "C": 12, "O": 12, "E": 2, "G": 2, "GC": 2, "HIDDEN": 20, "HEADS": 2, "D": 3, "H": 8, "W": 7, "L": 9, "KD": 2, "KH": 5, "KW": 5, "K": 5}
 
 
 def small(op, **more):
