@@ -116,8 +116,23 @@ class Leaf(KnobSpace):
                 inner = spec.permutation(self.program.layout)[-1]
                 merit += 1.0 if kinds[inner] in ("plain", "window") else 0.2
             else:
-                merit += 0.9
+                lanes = self._lanes_of(l.data[0])
+                merit += 0.9 if lanes is None or kinds[lanes] in ("plain", "window", "run") else 0.2
         return merit + (0.5 if axis in roles.plain else 0.0)
+
+    def _lanes_of(self, name):
+        """The dim of an earlier result along which its vectors probably lie, seen through maps, or None."""
+        s = self.program.stage(name)
+        if s is None:
+            return None
+        axes = [a.name for a in s.axes]
+        if f"{name}.vec" in self.domains:
+            return axes.index(self.domains[f"{name}.vec"][0])
+        for l in s.body.loads() if s.combiner is None else ():
+            lanes = self._lanes_of(l.data[0])
+            if lanes is not None and l.args[lanes].op == "axis":
+                return axes.index(l.args[lanes].data)
+        return None
 
     # -- constraints ----------------------------------------------------------------------------------------------------
     def constraint(self, c) -> str | None:
