@@ -149,22 +149,14 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
     reduced = [blocks.get(x.name, x) for x in stage.reduce if x.name not in blocks or value_of(blocks[x.name].size) > 1]
     stages.append(Stage(f"{name}_points", axes, reduced, "sum", kernel_load * data_load))
 
-    # the result's transform
-    inner = {p: _axis(f"{p}_inner", m) for p, _ in windows}
+    # the result's transform, position by position: its coefficients repeat with every tile
     for number, (p, _) in enumerate(windows):
         previous = stages[-1]
-        later = [point[q] for q, _ in windows[number + 1:]]
-        done = [inner[q] for q, _ in windows[:number]]
-        axes = [*plain, *(tile[q] for q, _ in windows), *later, *done, inner[p]]
-        stages.append(Stage(f"{name}_result_{p}", axes, [point[p]], "sum", _table(a, inner[p], point[p]) * E.Expr("load", previous.axes, "float", (previous.name, None))))
-
-    last = stages[-1]
-
-    def joined(index):
-        at = dict(zip([x.name for x in stage.axes], index))
-        place = {tile[p].name: at[p] // E.lift(m) for p, _ in windows} | {inner[p].name: at[p] % E.lift(m) for p, _ in windows}
-        return E.Expr("load", [place.get(x.name, at.get(x.name)) for x in last.axes], "float", (last.name, None))
-    return access.spliced(program, stage, stages, joined)
+        later = windows[number + 1:]
+        axes = [*plain, *(known[q] for q, _ in windows[:number]), *(tile[q] for q, _ in later), *(point[q] for q, _ in later), known[p]]
+        value = E.Expr("load", [known[p] // E.lift(m) if x is tile[p] else x for x in previous.axes], "float", (previous.name, None))
+        stages.append(Stage(f"{name}_result_{p}", axes if later else stage.axes, [point[p]], "sum", _table(a, known[p] % E.lift(m), point[p]) * value))
+    return access.spliced(program, stage, stages, lambda index: E.Expr("load", index, "float", (stages[-1].name, None)))
 
 
 def _substitute(e, mapping):

@@ -33,6 +33,7 @@ class Block:
     producers: list = field(default_factory=list)  # names of earlier stages whose results it reads
     vec: str = ""
     tiles: tuple = (None, None)  # axes of the register tile, innermost first
+    sizes: tuple = (1, 1)  # its steps along them
     turn: object = None  # the plan's Turn of a copy or store between rows of memory and vectors across them
     tested: bool = False  # whether terms are conditional, because some meet nothing but padding
     separate: bool = False  # whether the tiles of a row leave out different terms, so that each needs its own code
@@ -245,7 +246,7 @@ class _Lowering:
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
-                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec),
+                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
                                  tested=any(o.skip for o in p.operands.values()), separate=p.row is not None))
 
     def output(self):

@@ -49,6 +49,7 @@ class StagePlan:
     store: object = None  # the map stage (or None for a plain copy) that writes the output from this stage's tiles
     is_output: bool = False
     row: str | None = None  # the axis whose tiles leave out different terms and get code of their own
+    tile: tuple = (1, 1)  # steps of the register tile along its axes
 
     def operand(self, load) -> Operand:
         return self.operands[key(load)]
@@ -138,9 +139,10 @@ def make(program, choice: dict, lanes: int) -> Plan:
     consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
     for stage in reversed(emitted):
         vec, width = _vector(program, stage, choice, plans, lanes)
-        ext = access.extents(stage)
+        ext, sizes = access.extents(stage), (1, 1)
         if stage.combiner:
-            for axis, tile in zip(tile_axes(program, stage, vec), (choice.get(f"{stage.name}.tile1", 1), choice.get(f"{stage.name}.tile2", 1))):
+            sizes = tile_sizes(program, stage, vec, choice)
+            for axis, tile in zip(tile_axes(program, stage, vec), sizes):
                 if axis is not None:
                     ext[axis] = -(-ext[axis] // tile) * tile
             blocks = -(-ext[vec] // width)
@@ -150,7 +152,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
             vec_extent = ext[vec]
         names = [a.name for a in stage.axes]
         layout = Layout([vec_extent if n == vec else ext[n] for n in names], None, names.index(vec), width)
-        plans[stage.name] = StagePlan(stage, vec, width, ext, layout, store=store if stage is anchor else None, is_output=stage is anchor)
+        plans[stage.name] = StagePlan(stage, vec, width, ext, layout, store=store if stage is anchor else None, is_output=stage is anchor, tile=sizes)
     order = [plans[s.name] for s in emitted]
     for p in order:
         for load in p.stage.body.loads():
@@ -236,6 +238,12 @@ def tile_axes(program, stage, vec: str) -> tuple:
     return (rest[-1] if rest else None, rest[-2] if len(rest) > 1 else None)
 
 
+def tile_sizes(program, stage, vec: str, choice: dict) -> tuple:
+    """Steps of the register tile along its axes; without knobs one, and all constants of a transform."""
+    axes = tile_axes(program, stage, vec)
+    return tuple(choice.get(f"{stage.name}.tile{i + 1}", a and access.period(stage, a) or 1) for i, a in enumerate(axes))
+
+
 def _is_batch(program, stage, axis) -> bool:
     return program.any_batch and any(a.name == axis and tree_of(a.size) == "N" for a in stage.axes)
 
@@ -260,17 +268,25 @@ def _vector(program, stage, choice, plans, lanes):
                 if mixed:
                     want = names[max(mixed)[1]]
     if want is None:  # no reader cares: keep the vectors of the stage it reads
-        for load in stage.body.loads():
-            follow = choice.get(f"{load.data[0]}.vec")
-            if follow is not None:
-                at = [a.name for a in program.stage(load.data[0]).axes].index(follow)
-                want = load.args[at].data if load.args[at].op == "axis" and load.args[at].data in names else want
+        want = _inherited(program, stage, choice)
     if want is None or _is_batch(program, stage, want):
         want = names[-1]
     width = lanes
     while width > 1 and width // 2 >= ext[want]:
         width //= 2
     return want, width
+
+
+def _inherited(program, stage, choice):
+    """The axis along which what a stage reads lies in vectors, or None."""
+    for load in stage.body.loads():
+        source = program.stage(load.data[0])
+        if source is not None:
+            follow = choice.get(f"{source.name}.vec") or _inherited(program, source, choice)
+            at = [a.name for a in source.axes].index(follow) if follow is not None else None
+            if at is not None and load.args[at].op == "axis" and load.args[at].data in [a.name for a in stage.axes]:
+                return load.args[at].data
+    return None
 
 
 def reduce_order(stage, choice) -> list:

@@ -66,6 +66,16 @@ def linear(e: E.Expr):
     return None
 
 
+def period(stage, axis: str) -> int:
+    """After how many steps of an axis the constant coefficients of a transform repeat: its extent where they never do, 0 where it selects none."""
+    found = 0
+    for table in (e for e in stage.body.walk() if e.op == "table" and axis in e.axes()):
+        turns = [E.constant(e.args[1]) for e in table.walk() if e.op == "%" and e.args[0].op == "axis" and e.args[0].data == axis]
+        once = sum(1 for e in table.walk() if e.op == "axis" and e.data == axis) == len(turns) == 1
+        found = max(found, int(turns[0]) if once and turns[0] else extents(stage)[axis])
+    return found
+
+
 def on_axis(e: E.Expr, axis: str, extent: int):
     """Values of an index along one axis, all other axes at zero; None if it depends on data."""
     values = _values(e, {axis: np.arange(extent)})

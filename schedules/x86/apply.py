@@ -86,10 +86,10 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
             vec_outer = loop
             outer.append(loop)
         elif axis == b.tiles[0]:
-            tile_outer, inner["tile1"] = sch.split(loop, [None, k("tile1", 1)])
+            tile_outer, inner["tile1"] = sch.split(loop, [None, b.sizes[0]])
             outer.append(tile_outer)
         elif axis == b.tiles[1]:
-            other, inner["tile2"] = sch.split(loop, [None, k("tile2", 1)])
+            other, inner["tile2"] = sch.split(loop, [None, b.sizes[1]])
             outer.append(other)
         else:
             outer.append(loop)
@@ -144,13 +144,13 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
         for loop, (axis, part) in zip(ls, b.loops):
             if part != "lanes" and (_extent(sch, loop) or 99) <= 32:
                 sch.unroll(loop)
-    elif k("store", "tile") == "row" and len(outer) > 1 and within is None:
+    elif k("store", "row") == "row" and len(outer) > 1 and within is None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, outer[-2], preserve_unit_loops=True)
         if not _turned(sch, store, b.lanes):
             _vectorize_last(sch, sch.get_loops(out)[-1], b.lanes)
         done.add(store.name)
-    elif k("store", "tile") != "pass" and at is not None:
+    elif k("store", "row") != "pass" and at is not None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, at, preserve_unit_loops=True)
         if not _turned(sch, store, b.lanes):

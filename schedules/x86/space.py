@@ -81,10 +81,11 @@ class Leaf(KnobSpace):
         self._info[name] = (s, ext, roles)
 
     def _tiles(self, s, ext, axis):
-        """Tile sizes: divisors, and a few others that waste little of the last tile; an axis of constant coefficients only whole."""
+        """Tile sizes: divisors, and a few others that waste little of the last tile; an axis of constant coefficients in whole periods."""
         extent = ext.get(axis, 1)
-        if any(e.op == "table" and axis in e.axes() for e in s.body.walk()):
-            return [extent]
+        step = axis and access.period(s, axis)
+        if step:
+            return [t for t in range(step, 29, step) if t == step or -(-extent // t) * t <= 1.15 * extent] or [step]
         good = [t for t in _TILES if t <= extent and (extent % t == 0 or (-(-extent // t) * t - extent) / extent <= 0.15)]
         return good or [1]
 

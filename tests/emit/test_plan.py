@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convgen import schedules
+from convgen import algorithms, schedules
 from convgen.emit import plan as P
 from convgen.emit.layout import Layout
 from convgen.lang import access, parse
@@ -99,3 +99,14 @@ def test_anchors_hold_the_work_and_store_the_output(name):
         last, store = P.epilogue_of(program)
         assert anchors and all(s.combiner for s in anchors)
         assert last is None or (last.combiner and (store is None or store is program.run_stages[-1]))
+
+
+def test_transforms_without_knobs_keep_the_vectors_and_take_all_constants_at_once():
+    w = parse("conv2d:n1,c32,o64,h14,w14,k3x3;padding=1:f32.f32.f32:nchw")
+    program = access.specialised(algorithms.variants(w.program)["winograd4"])
+    plan = P.make(program, {"sum_points.vec": "o", "sum_points.lanes": 8}, 8)
+    for name, along in (("sum_points", "o"), ("sum_result_p", "o"), ("sum_result_q", "o"), ("sum_data_q", "c"), ("sum_data_p", "c")):
+        assert plan.stage(name).vec == along
+    assert plan.stage("sum_result_q").tile == (4, 1) and plan.stage("sum_data_q").tile == (6, 1) and plan.stage("sum_points").tile == (1, 1)
+    assert plan.stage("sum_result_q").extents["q"] == 16  # whole tiles
+    assert plan.stage("sum_result_q").is_output

@@ -2,6 +2,7 @@
 
 import pytest
 
+from convgen import algorithms
 from convgen.lang import access, parse
 from convgen.lang import expr as E
 from convgen.lang.size import Size
@@ -53,3 +54,12 @@ def test_values_along_an_axis():
     assert list(access.on_axis(a // 2 * 3 + b, "a", 6)) == [0, 0, 3, 3, 6, 6]
     assert list(access.on_axis(b + 1, "a", 3)) == [1, 1, 1]
     assert access.on_axis(E.to_int(E.unary("floor", E.Tensor("t", [8])[a])), "a", 4) is None
+
+
+def test_coefficients_repeat_with_the_tiles():
+    w = parse("conv2d:n1,c16,o16,h9,w11,k3x3;padding=1:f32.f32.f32:nchw")
+    program = access.specialised(algorithms.variants(w.program)["winograd4"])
+    result, data = program.stage("sum_result_q"), program.stage("sum_data_q")
+    assert [access.period(result, a) for a in ("n", "o", "p", "q")] == [0, 0, 0, 4]
+    assert access.period(program.stage("sum_result_p"), "p") == 4
+    assert access.period(data, "q_point") == 6 and access.period(data, "q_tile") == 0
