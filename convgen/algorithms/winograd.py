@@ -94,6 +94,9 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
     tile = {p: _axis(f"{p}_tile", -(-extents[p] // m)) for p, _ in windows}
     # tiles of data: as many as outputs have, and one more for each further block (m divides a block's taps)
     grid = {p: tile[p] if one[p] else _axis(f"{p}_grid", value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps // m)) for p, k in windows}
+    skipped = _only_padding(program, data, windows, grid, one, m, n)
+    for p, (_, count) in skipped.items():
+        grid[p] = _axis(f"{p}_grid", count)
     point = {p: _axis(f"{p}_point", n) for p, _ in windows}
     known = {x.name: x for x in [*stage.axes, *stage.reduce]}
     stages = []
@@ -118,7 +121,7 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
     amounts = list(padding.amounts) if padding else [(0, 0)] * len(data.args)
     reach = {}
     for d, (p, k) in dims.items():
-        reach[p] = value_of(grid[p].size) * m + taps - 1
+        reach[p] = (value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps // m)) * m + taps - 1
         beyond = reach[p] - (extents[p] + extents[k] - 1)
         lo, hi = (value_of(v) for v in amounts[d])
         amounts[d] = (lo, hi + beyond)
@@ -128,7 +131,7 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
     for number, (p, _) in enumerate(windows):
         later = [q for q, _ in windows[number + 1:]]
         step = _axis(f"{p}_step", n)
-        place = {p: grid[p] * m + step}
+        place = {p: (grid[p] + skipped[p][0] if p in skipped else grid[p]) * m + step}
         earlier = [q for q, _ in windows[:number]]
         if number == 0:
             d = {v[0]: i for i, v in dims.items()}
@@ -140,14 +143,18 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
         rest = [known[x] for x in others]
         axes = [*(point[q] for q in earlier), point[p], *rest, *(grid[q] for q in earlier), grid[p], *(lines[q] for q in later)]
         stages.append(Stage(f"{name}_data_{p}", axes, [step], "sum", _table(b, point[p], step) * value))
-    moved = {grid[p].name: tile[p] + blocks[k] * (taps // m) for p, k in windows if not one[p]}
+    moved = {grid[p].name: tile[p] + blocks[k] * (taps // m) - skipped.get(p, (0,))[0] for p, k in windows if not one[p]}
     data_load = E.Expr("load", [moved.get(x.name, x) for x in stages[-1].axes], "float", (stages[-1].name, None))
+    product = kernel_load * data_load
+    for p, (_, count) in skipped.items():
+        at = moved[grid[p].name]
+        product = E.Expr("select", ((at >= 0) & (at < count), product, E.to_float(0.0)), "float")
 
     # one product per point, or one short correlation over tiles where the window has several blocks
     plain = [x for x in stage.axes if x.name not in tile]
     axes = [*(point[p] for p, _ in windows), *plain, *(tile[p] for p, _ in windows)]
     reduced = [blocks.get(x.name, x) for x in stage.reduce if x.name not in blocks or value_of(blocks[x.name].size) > 1]
-    stages.append(Stage(f"{name}_points", axes, reduced, "sum", kernel_load * data_load))
+    stages.append(Stage(f"{name}_points", axes, reduced, "sum", product))
 
     # the result's transform, position by position: its coefficients repeat with every tile
     for number, (p, _) in enumerate(windows):
@@ -157,6 +164,24 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
         value = E.Expr("load", [known[p] // E.lift(m) if x is tile[p] else x for x in previous.axes], "float", (previous.name, None))
         stages.append(Stage(f"{name}_result_{p}", axes if later else stage.axes, [point[p]], "sum", _table(a, known[p] % E.lift(m), point[p]) * value))
     return access.spliced(program, stage, stages, lambda index: E.Expr("load", index, "float", (stages[-1].name, None)))
+
+
+def _only_padding(program, data, windows, grid, one, m, n) -> dict:
+    """Position → (first, count) of the data tiles that hold more than zero padding, where others are left out.
+
+    Not for the last position: a register tile runs along it, and conditions inside cost more than the products that they save.
+    """
+    padding = data.data[1]
+    if padding is None or padding.mode != "zeros":
+        return {}
+    shape, found = (program.tensor(data.data[0]) or program.stage(data.data[0])).shape, {}
+    for p, k in windows[:-1]:
+        d = next(i for i, index in enumerate(data.args) if k in index.axes())
+        before = value_of(padding.amounts[d][0])
+        first, last = max(0, -((n - 1 - before) // m)), min(value_of(grid[p].size) - 1, (before + shape[d] - 1) // m)
+        if not one[p] and last - first + 1 < value_of(grid[p].size):
+            found[p] = (first, last - first + 1)
+    return found
 
 
 def _substitute(e, mapping):

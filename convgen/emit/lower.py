@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import tvm
 from tvm import te, tirx
 
-from ..lang import access
+from ..lang import access, expr as E
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from . import border
@@ -37,6 +37,8 @@ class Block:
     turn: object = None  # the plan's Turn of a copy or store between rows of memory and vectors across them
     tested: bool = False  # whether terms are conditional, because some meet nothing but padding
     separate: bool = False  # whether the tiles of a row leave out different terms, so that each needs its own code
+    moves: tuple = ()  # axes of the output that it depends on
+    batch: tuple = ()  # of the output: the axes that only ever count samples
 
 
 @dataclass
@@ -55,6 +57,7 @@ class _Lowering:
         self.plan, self.program = plan, plan.program
         self.batch = te.var("N") if self.program.any_batch else None
         self.tensors, self.border, self.blocks = {}, {}, []
+        self.moved = access.moved(self.program)
         for t in self.program.tensors:
             perm = t.permutation(self.program.layout)
             shape = [self._dim(t.trees[d], t.shape[d]) for d in perm]
@@ -218,7 +221,8 @@ class _Lowering:
             return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
         self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
-        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand)))
+        follows = lambda axes: any(axes & set(a.axes()) for a in load.args)
+        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand), moves=self._moves(stage, follows)))
 
     def stage(self, p):
         """One run-time stage in its layout."""
@@ -247,7 +251,13 @@ class _Lowering:
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
-                                 tested=any(o.skip for o in p.operands.values()), separate=p.row is not None))
+                                 tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool)))
+
+    @staticmethod
+    def _conditional(p) -> bool:
+        """Whether a stage's terms are zero under a condition that all lanes share."""
+        body = p.stage.body
+        return p.stage.combiner == "sum" and body.op == "select" and E.is_const(body.args[2], 0.0) and p.vec not in body.args[0].axes() and bool(body.args[1].loads())
 
     def output(self):
         """The output tensor: the last tiles through the epilogue, or a map of its own."""
@@ -272,7 +282,7 @@ class _Lowering:
                 return self.value(stage.body, self.axes, read)
             finished = "finish"
             self.tensors[finished] = (te.compute(anchor.layout.shape, finish, name=finished), anchor.layout, anchor.stage)
-            self.blocks.append(Block(finished, "finish", anchor.layout.tags(names), anchor.stage.name, anchor.lanes))
+            self.blocks.append(Block(finished, "finish", anchor.layout.tags(names), anchor.stage.name, anchor.lanes, moves=tuple(names)))
 
         def body(*physical):
             logical = [physical[b] for b in back]
@@ -285,8 +295,13 @@ class _Lowering:
         tensor = te.compute(shape, body, name="out")
         tags = [(names[d], "full") for d in perm]
         p = anchor or plan.stage(stage.name)
-        self.blocks.append(Block("out", "store" if anchor else "map", tags, p.stage.name, p.lanes, vec=p.vec, turn=plan.turn))
+        batch = tuple(a.name for a in stage.axes if tree_of(a.size) == "N")
+        self.blocks.append(Block("out", "store" if anchor else "map", tags, p.stage.name, p.lanes, vec=p.vec, turn=plan.turn, batch=batch))
         return tensor
+
+    def _moves(self, stage, follows) -> tuple:
+        """Axes of the output that something of `stage` depends on; `follows(axes of the stage)` says whether it does."""
+        return tuple(a for a, axes in self.moved.get(stage.name, {}).items() if follows(axes))
 
     def prepare(self):
         """(outputs, module) of the parameter side: bind-time stages, then every packed layout."""

@@ -76,6 +76,25 @@ def period(stage, axis: str) -> int:
     return found
 
 
+def moved(program) -> dict:
+    """Run-time stage → {axis of the last stage: axes of the stage that move with it}: what a tile of the output needs of every stage before."""
+    run = program.run_stages
+    found = {run[-1].name: {a.name: {a.name} for a in run[-1].axes}}
+    for s in reversed(run):
+        for load in s.body.loads():
+            source = next((x for x in run if x.name == load.data[0]), None)
+            if source is not None and s.name in found:
+                mine = found.setdefault(source.name, {a.name: set() for a in run[-1].axes})
+                for axis, names in found[s.name].items():
+                    mine[axis] |= {a.name for a, index in zip(source.axes, load.args) if names & set(index.axes())}
+    return found
+
+
+def padding_before(load, d: int) -> int:
+    """How far dim `d` of a read continues before the first element."""
+    return value_of(load.data[1].amounts[d][0]) if load.data[1] is not None else 0
+
+
 def on_axis(e: E.Expr, axis: str, extent: int):
     """Values of an index along one axis, all other axes at zero; None if it depends on data."""
     values = _values(e, {axis: np.arange(extent)})

@@ -12,25 +12,47 @@ def apply(module, blocks, choice: dict, lanes: int):
     sch = s_tir.Schedule(module)
     by_name = {b.name: b for b in blocks}
     done, decompose = set(), []
+    cut = {name.removeprefix("cut."): size for name, size in choice.items() if name.startswith("cut.") and size}
+    tiled = _cut(sch, blocks, cut, lanes) if cut else set()
+    done |= tiled & {blocks[-1].name}
     for b in reversed(blocks):  # consumers first, so that copies find the loops they are placed in
         if b.name in done or b.kind == "copy":
             continue
         if b.kind == "reduce":
             store = next((s for s in blocks if s.kind == "store" and s.stage == b.stage), None)
             finish = next((s for s in blocks if s.kind == "finish" and s.stage == b.stage), None)
-            decompose += _reduce(sch, b, finish, store, by_name, choice, done)
+            decompose += _reduce(sch, b, finish, store, by_name, choice, done, b.name in tiled)
         elif b.kind == "map":
-            _elementwise(sch, b, lanes)
+            _elementwise(sch, b, lanes, b.name in tiled)
             done.add(b.name)
     for b in blocks:
         if b.kind == "copy" and b.name not in done:
-            _elementwise(sch, b, lanes)
+            _elementwise(sch, b, lanes, b.name in tiled)
     for block, loop in decompose:
         update = sch.get_sblock(block)
         sch.decompose_reduction(update, loop)
         if by_name[block].tested:
             terms.conditional(sch, update)
     return turn.rewrite(sch.mod, {b.name: b.turn for b in blocks if b.turn is not None})
+
+
+def _cut(sch, blocks, cut, lanes):
+    """Tiles of the output outside, in parallel, and in each all blocks that depend on every cut axis. Returns their names."""
+    out = blocks[-1]
+    outer, inner = [], []
+    for loop, (axis, _) in zip(sch.get_loops(sch.get_sblock(out.name)), out.loops):
+        if axis in cut:
+            o, loop = sch.split(loop, [None, cut[axis]])
+            outer.append(o)
+        (outer if axis in out.batch else inner).append(loop)
+    sch.reorder(*outer, *inner)
+    if not _turned(sch, out, out.lanes):
+        _vectorize_last(sch, inner[-1], lanes)
+    names = [b.name for b in blocks[:-1] if {*cut, *out.batch} <= set(b.moves)]
+    for name in reversed(names):
+        sch.compute_at(sch.get_sblock(name), outer[-1], preserve_unit_loops=True)
+    sch.parallel(sch.fuse(*outer))  # only now: TVM loses track of regions under fused loops
+    return {*names, out.name}
 
 
 def _extent(sch, loop):
@@ -43,14 +65,14 @@ def _width(extent, lanes) -> int:
     return next((w for w in (lanes, lanes // 2, lanes // 4) if w > 1 and extent and extent % w == 0), 0)
 
 
-def _elementwise(sch, b, lanes):
-    """Root-level loops: everything outside in parallel, the innermost dim in vectors."""
-    loops = sch.get_loops(sch.get_sblock(b.name))
+def _elementwise(sch, b, lanes, tiled=False):
+    """The innermost dim in vectors, everything outside in parallel unless a tile (which is) surrounds it."""
+    loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):]
     if not loops:
         return
     if _turned(sch, b, b.lanes):
-        loops = sch.get_loops(sch.get_sblock(b.name))[:-2]
-        if loops:
+        loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):-2]
+        if loops and not tiled:
             sch.parallel(sch.fuse(*loops))
         return
     inner = loops[-1]
@@ -65,15 +87,15 @@ def _elementwise(sch, b, lanes):
     if b.kind == "map" and len(outer) > 2 and len(b.loops) > 1 and b.loops[-2][1] == "outer" and (_extent(sch, outer[-1]) or 99) <= 8:
         sch.unroll(outer.pop())  # what depends on the position alone (a gather's weights) is then computed once
     keep = 1 if len(outer) > 2 else 0
-    if outer[:len(outer) - keep]:
+    if outer[:len(outer) - keep] and not tiled:
         sch.parallel(sch.fuse(*outer[:len(outer) - keep]))
 
 
-def _reduce(sch, b, finish, store, by_name, choice, done):
-    """Register tile inside, reduction around it, everything else outside in parallel; the output is stored from each tile."""
+def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
+    """Register tile inside, reduction around it, everything else outside in parallel (unless in a `tiled` output); the output is stored from each register tile."""
     k = lambda name, default=None: choice.get(f"{b.stage}.{name}", default)
     block = sch.get_sblock(b.name)
-    loops = sch.get_loops(block)
+    loops = sch.get_loops(block)[int(tiled):]
     spatial, reduction = loops[:len(b.loops)], loops[len(b.loops):]
     outer, inner = [], {}
     vec_outer = tile_outer = None
@@ -135,7 +157,7 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
         for loop in ls[:-1]:
             if (_extent(sch, loop) or 99) <= 32:
                 sch.unroll(loop)
-    if store is None:
+    if store is None or tiled and finish is None:
         local = sch.cache_write(block, 0, "global")
         if at is not None:
             sch.reverse_compute_at(local, at, preserve_unit_loops=True)
@@ -144,6 +166,8 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
         for loop, (axis, part) in zip(ls, b.loops):
             if part != "lanes" and (_extent(sch, loop) or 99) <= 32:
                 sch.unroll(loop)
+    elif tiled:
+        pass  # the store surrounds the tile
     elif k("store", "row") == "row" and len(outer) > 1 and within is None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, outer[-2], preserve_unit_loops=True)
@@ -160,7 +184,7 @@ def _reduce(sch, b, finish, store, by_name, choice, done):
         _elementwise(sch, store, b.lanes)
         done.add(store.name)
     fused = None
-    if outer:
+    if outer and not tiled:
         fused = sch.fuse(*outer[:depth])
         sch.parallel(fused)
     for copy in copies:

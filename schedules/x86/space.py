@@ -9,11 +9,12 @@ import itertools
 import math
 
 from convgen.emit import borders, plan as P
-from convgen.lang import access
+from convgen.lang import access, expr as E
 from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of, value_of
 
 from ..knobs import KnobSpace, Tree
+from ..placement import TWICE, Cuts
 
 _BODY = 700  # vector operations in one unrolled body
 _ROW = 1800  # and in all tiles of a row, where each has code of its own
@@ -28,11 +29,12 @@ class Leaf(KnobSpace):
         self.program, self.target = program, target
         self.lanes, self.registers = target["lanes"]["float32"], target["vector_registers"]
         self.anchors = P.anchors(self.program)
-        self.domains = {"algorithm": [algorithm]}
+        self.cuts = Cuts(program, self.lanes)
+        self.domains = {"algorithm": [algorithm]} | {f"cut.{a}": [0, *sizes] for a, sizes in self.cuts.sizes.items()}
         self._info = {}
         for s in self.anchors:
             self._add(s)
-        self.feature_names = ["log_flops", "log_bytes", "log_staged", "anchors", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
+        self.feature_names = ["log_flops", "log_bytes", "log_staged", "anchors", "log_tile", "log_trips", "repeated", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
 
     # -- domains --------------------------------------------------------------------------------------------------------
     def _add(self, s):
@@ -136,49 +138,97 @@ class Leaf(KnobSpace):
         return None
 
     # -- constraints ----------------------------------------------------------------------------------------------------
+    @staticmethod
+    def tiles(c) -> dict:
+        """Axis of the output → size of its tiles, for the axes that a choice cuts."""
+        return {name.removeprefix("cut."): size for name, size in c.items() if name.startswith("cut.") and size}
+
+    def _inside(self, s, tiles):
+        """(extents of one tile, axes that move with it) of a stage; its own extents and none where it stays outside."""
+        need = self.cuts.needs(tiles).get(s.name)
+        if need is None:
+            return access.extents(s), set()
+        return access.extents(s) | need, set().union(*(self.cuts.moved[s.name][a] for a in tiles))
+
+    def _cut_constraint(self, s, ext, roles, tiles, c):
+        """Why a stage cannot run inside the tiles of a choice, or None."""
+        k = lambda n: c[f"{s.name}.{n}"]
+        need, moved = self._inside(s, tiles)
+        if s.name not in self.cuts.needs(tiles):
+            return None if k("producer") == "root" else "a producer belongs to the tile of its reader"
+        if k("producer") != "root" or k("copies") != "root" or k("store") != self.domains[f"{s.name}.store"][-1]:
+            return "inside tiles of the output nothing else is placed"
+        if k("vec") in moved and k("vec") in roles.spatial or need[k("vec")] % (k("lanes") * k("vectors")):
+            return "vectors reach beyond the tile of the output"
+        for axis, tile in zip(P.tile_axes(self.program, s, k("vec")), (k("tile1"), k("tile2"))):
+            if axis is not None and (need[axis] % tile or axis in moved and ext[axis] % tile):
+                return "the register tile does not divide the tile of the output"
+        return None
+
     def constraint(self, c) -> str | None:
-        for s, ext, roles in self._info.values():
-            k = lambda n: c[f"{s.name}.{n}"]
-            axis1, axis2 = P.tile_axes(self.program, s, k("vec"))
-            if any(t not in self._tiles(s, ext, a) for a, t in ((axis1, k("tile1")), (axis2, k("tile2")))):
-                return "the tile wastes too much of its axis"
-            acc = k("tile1") * k("tile2") * k("vectors")
-            # one vector: the other operand's numbers are read by the multiply-adds; several: LLVM first loads the numbers of all pixels into registers
-            beside = acc // k("vectors") if k("vectors") > 1 and roles.channel else k("vectors")
-            if acc + beside + 1 > self.registers:
-                return f"{acc} accumulators do not fit {self.registers} registers beside their operands"
-            possible = ext.get(axis1, 1) * ext.get(axis2, 1)
-            if acc < min(4, possible):
-                return "too few accumulators to hide latency"
-            lanes = k("lanes")
-            if lanes > self.lanes or (k("vectors") - 1) * lanes >= ext[k("vec")]:
-                return "vectors reach beyond the axis"
-            taps = [ext[w] for w in roles.window]
-            body = acc * math.prod(taps[-k("unroll"):]) if k("unroll") else acc
-            body *= math.prod(ext[t] for t in roles.table)
-            if body > _BODY:
-                return f"unrolled body of {body} operations"
-            blocks = -(-ext[k("vec")] // (k("lanes") * k("vectors")))
-            if k("order") == "position" and blocks == 1 and k("producer") != "tile":
-                return "with one block of vectors the order says nothing"
-            if k("copies") == "outer" and k("padding") != "stage" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
-                return "there are no copies to place"
-            if k("producer") == "tile" and k("order") != "position":
-                return "a producer inside the tile would run again for every vector block"
-            if k("padding") == "inline" and k("vec") in roles.spatial:
-                return "padding cannot be inlined along the vector axis"
-            if k("padding") == "skip":
-                row = P.row_axis(self.program, s, c)
-                if row is not None and body * -(-ext[row] // k("tile1")) > _ROW:
-                    return "too much code for the tiles of one row"
-                if not self._left_out(s, c):
-                    return "with this tile no term could be left out"
-            if k("store") == "row" and k("order") == "position":
-                return "a row is complete only when the vector blocks are outside"
-            if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
-                return "copies would be repeated for every vector"
-            if k("copies") == "outer" and k("order") == "vector" and roles.channel and ext[k("vec")] > 4 * lanes * k("vectors"):
-                return "copies would be repeated for every output channel block"
+        tiles = self.tiles(c)
+        if len(tiles) > 1 and self.cuts.repeated(tiles) > TWICE:
+            return "tiles repeat too much work"
+        reasons = (self._anchor_constraint(name, tiles, c) for name in self._info)
+        return next((r for r in reasons if r), None) or (self._vectors_cut(tiles, c) if tiles else None)
+
+    def _anchor_constraint(self, name, tiles, c) -> str | None:
+        """Why the knobs of one reduction are not to be compiled, or None."""
+        s, ext, roles = self._info[name]
+        k = lambda n: c[f"{s.name}.{n}"]
+        reason = self._cut_constraint(s, ext, roles, tiles, c) if tiles else None
+        if reason:
+            return reason
+        axis1, axis2 = P.tile_axes(self.program, s, k("vec"))
+        if any(t not in self._tiles(s, ext, a) for a, t in ((axis1, k("tile1")), (axis2, k("tile2")))):
+            return "the tile wastes too much of its axis"
+        acc = k("tile1") * k("tile2") * k("vectors")
+        # one vector: the other operand's numbers are read by the multiply-adds; several: LLVM first loads the numbers of all pixels into registers
+        beside = acc // k("vectors") if k("vectors") > 1 and roles.channel else k("vectors")
+        if acc + beside + 1 > self.registers:
+            return f"{acc} accumulators do not fit {self.registers} registers beside their operands"
+        possible = ext.get(axis1, 1) * ext.get(axis2, 1)
+        if acc < min(4, possible):
+            return "too few accumulators to hide latency"
+        lanes = k("lanes")
+        if lanes > self.lanes or (k("vectors") - 1) * lanes >= ext[k("vec")]:
+            return "vectors reach beyond the axis"
+        taps = [ext[w] for w in roles.window]
+        body = acc * math.prod(taps[-k("unroll"):]) if k("unroll") else acc
+        body *= math.prod(ext[t] for t in roles.table)
+        if body > _BODY:
+            return f"unrolled body of {body} operations"
+        blocks = -(-ext[k("vec")] // (k("lanes") * k("vectors")))
+        if k("order") == "position" and blocks == 1 and k("producer") != "tile":
+            return "with one block of vectors the order says nothing"
+        if k("copies") == "outer" and k("padding") != "stage" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
+            return "there are no copies to place"
+        if k("producer") == "tile" and k("order") != "position":
+            return "a producer inside the tile would run again for every vector block"
+        if k("padding") == "inline" and k("vec") in roles.spatial:
+            return "padding cannot be inlined along the vector axis"
+        if k("padding") == "skip":
+            row = P.row_axis(self.program, s, c)
+            if row is not None and body * -(-ext[row] // k("tile1")) > _ROW:
+                return "too much code for the tiles of one row"
+            if not self._left_out(s, c):
+                return "with this tile no term could be left out"
+        if k("store") == "row" and k("order") == "position":
+            return "a row is complete only when the vector blocks are outside"
+        if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
+            return "copies would be repeated for every vector"
+        if k("copies") == "outer" and k("order") == "vector" and roles.channel and ext[k("vec")] > 4 * lanes * k("vectors"):
+            return "copies would be repeated for every output channel block"
+        return None
+
+    def _vectors_cut(self, tiles, c) -> str | None:
+        """Why tiles would cut through the vectors of a stage that has no knobs, or None."""
+        for p in P.make(self.program, c, self.lanes).stages:
+            if p.stage is self.program.run_stages[-1]:
+                continue
+            need, moved = self._inside(p.stage, tiles)
+            if p.vec in moved and need[p.vec] % p.lanes:
+                return f"tiles cut through the vectors of {p.stage.name}"
         return None
 
     def draw(self, rng) -> dict:
@@ -187,7 +237,7 @@ class Leaf(KnobSpace):
         for name in self._info:
             own = [k for k in self.domains if k.startswith(f"{name}.")]
             for _ in range(60):
-                if self._single(name, c) is None:
+                if self._anchor_constraint(name, self.tiles(c), c) is None:
                     break
                 c |= {k: rng.choice(self.domains[k]) for k in own}
         return c
@@ -195,20 +245,30 @@ class Leaf(KnobSpace):
     # -- default --------------------------------------------------------------------------------------------------------
     def default(self) -> dict:
         """A decent point without measuring: whole tiles that nearly fill the registers, staged padding, enough parallel work."""
+        tiles = self._default_cut()
+        c = self._default(tiles)
+        return c if not tiles or self.constraint(c) is None else self._default({})
+
+    def _default(self, tiles) -> dict:
         c = {n: v[0] for n, v in self.domains.items()}
-        for s, ext, roles in self._info.values():
+        c |= {f"cut.{a}": size for a, size in tiles.items()}
+        for s, _, roles in self._info.values():
             n = s.name
+            ext, moved = self._inside(s, tiles)
             dense = any(ext[a] > 1 for a in roles.channel)
             if dense:
                 c[f"{n}.pack"] = "blocked"
                 blocks = [b for b in self.domains[f"{n}.block"] if b]
                 c[f"{n}.block"] = 16 if 16 in blocks else (blocks[-1] if blocks else 0)
-            if "tile" in self.domains[f"{n}.producer"]:
+            if tiles and s.name in self.cuts.needs(tiles):
+                c[f"{n}.store"] = self.domains[f"{n}.store"][-1]
+            elif "tile" in self.domains[f"{n}.producer"]:
                 c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"
             if dense and c[f"{n}.vec"] not in roles.spatial and "inline" not in self.domains[f"{n}.padding"]:
                 c[f"{n}.pack"] = "plain"  # without a border the data can be read where it is
             c[f"{n}.unroll"] = 1 if 1 in self.domains[f"{n}.unroll"] else 0
-            if not dense and "inline" in self.domains[f"{n}.padding"] and c[f"{n}.vec"] not in roles.spatial and self.program.layout == "channels_last":
+            blocked = self.program.layout == "channels_last" or all(self.program.stage(l.data[0]) is not None for l in s.body.loads() if l.data[1])
+            if not dense and "inline" in self.domains[f"{n}.padding"] and c[f"{n}.vec"] not in roles.spatial and blocked:
                 c[f"{n}.padding"] = "inline"  # the border's tests are the same for all lanes: cheaper than a copy
                 if self._dilated(s, roles) and 2 in self.domains[f"{n}.unroll"]:
                     c[f"{n}.unroll"] = 2
@@ -222,7 +282,7 @@ class Leaf(KnobSpace):
                         if self.program.layout == "channels_last" and c[f"{n}.vec"] not in roles.spatial:
                             trial[f"{n}.pack"] = "plain"  # nothing is left to copy for
                     for trial[f"{n}.unroll"] in range(c[f"{n}.unroll"], -1, -1):
-                        if self._single(s.name, trial) is None:
+                        if self._anchor_constraint(s.name, tiles, trial) is None:
                             break
                     else:
                         continue
@@ -233,11 +293,28 @@ class Leaf(KnobSpace):
                 c = best[1]
                 inner = self.program.output.permutation(self.program.layout)[-1]
                 across = len(s.axes) > inner and s.axes[inner].name != c[f"{n}.vec"]
-                if dense and across and c[f"{n}.tile1"] % 4 and "row" in self.domains[f"{n}.store"] and self._single(n, c | {f"{n}.store": "row"}) is None:
+                if dense and across and c[f"{n}.tile1"] % 4 and "row" in self.domains[f"{n}.store"] and self._anchor_constraint(n, tiles, c | {f"{n}.store": "row"}) is None:
                     c[f"{n}.store"] = "row"  # vectors lie across the output's rows: a tile would be stored number by number
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
         return c
+
+    def _default_cut(self) -> dict:
+        """The tiles that keep most between the stages in the second-level cache, at little work twice and with work for all threads."""
+        best = None
+        for sizes in itertools.product(*([*v[::-1], 0] for v in self.cuts.sizes.values())):
+            tiles = {a: v for a, v in zip(self.cuts.sizes, sizes) if v}
+            if len(tiles) > 2:
+                continue
+            trips, threads, l2 = self.cuts.trips(tiles), self.target["threads"], self.target["l2"]
+            idle = -(-trips // threads) * threads / trips if tiles else 1.0
+            spilled = max(0.0, math.log2(max(1, self.cuts.bytes(tiles)) / (0.75 * l2)))
+            fixed = self.cuts.fixed_bytes(tiles)
+            again = trips * fixed * (2 if fixed < l2 else 4) / max(1, self.program.flops) if tiles else 0.0  # an operation takes as long as half a byte
+            cost = (self.cuts.repeated(tiles) * idle + again + 0.03 * len(tiles) if tiles else 1.0) * (1 + 0.12 * spilled)
+            if best is None or cost < best[0]:
+                best = (cost, tiles)
+        return best[1]
 
     def _left_out(self, s, c) -> float:
         """The share of a stage's terms that a choice leaves out."""
@@ -254,20 +331,14 @@ class Leaf(KnobSpace):
         terms = [access.linear(i) for l in s.body.loads() for i in l.args if last in i.axes() and len(i.axes()) > 1]
         return any(t is not None and abs(t[0].get(last, 1)) > 1 for t in terms)
 
-    def _single(self, name, c):
-        """The constraint, looking at one anchor only."""
-        keep, self._info = self._info, {name: self._info[name]}
-        try:
-            return self.constraint(c)
-        finally:
-            self._info = keep
-
     def _tile_score(self, s, ext, roles, c):
         n = s.name
         t1, t2, v = (c[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))
         axes = P.tile_axes(self.program, s, c[f"{n}.vec"])
         e1, e2 = (ext.get(a, 1) for a in axes)
         waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2)
+        if t2 > 1 and any(e.op == "select" and {axes[1]} & set(e.args[0].axes()) and E.is_const(e.args[2], 0.0) for e in s.body.walk()):
+            waste *= 1.5  # a condition that differs from row to row of the tile is asked for every product
         blocks = -(-ext[c[f"{n}.vec"]] // c[f"{n}.lanes"])
         waste *= -(-blocks // v) * v / blocks
         acc = t1 * t2 * v
@@ -287,7 +358,7 @@ class Leaf(KnobSpace):
         else:
             reuse = acc / (acc + v) * (1.0 if acc + t1 * v <= self.registers + 2 else 0.4)
         units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (*axes, c[f"{n}.vec"]))
-        balance = min(1.0, units / (4 * self.target["threads"]))
+        balance = min(1.0, units / (4 * self.target["threads"])) if not any(c[f"cut.{a}"] for a in self.cuts.sizes) else 1.0  # tiles of the output share the threads
         return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > most)
 
     # -- features -------------------------------------------------------------------------------------------------------
@@ -295,6 +366,8 @@ class Leaf(KnobSpace):
         """Numbers a cost model can rank by; the same length for every workload."""
         plan = P.make(self.program, c, self.lanes)
         row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), math.log(P.staged_bytes(plan) + 1), len(self.anchors)]
+        tiles = self.tiles(c)
+        row += [math.log(self.cuts.bytes(tiles) + 1), math.log(self.cuts.trips(tiles)), self.cuts.repeated(tiles) if tiles else 1.0]
         heaviest = sorted(self.anchors, key=stage_flops, reverse=True)
         for i in range(2):
             row += self._anchor_features(heaviest[i], c, plan) if i < len(heaviest) else [0.0] * len(_FEATURES)

@@ -1,0 +1,145 @@
+"""Stages that run tile by tile of the output: which axes may be cut, which stages follow, and what is computed twice.
+
+A tile keeps what lies between the stages of a block, or of Winograd, in cache. Pure Python over a program; every target's space may use it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from convgen.lang import access
+from convgen.lang.count import stage_flops
+from convgen.lang.ranges import interval, whole
+from convgen.lang.size import tree_of
+
+TWICE = 1.5  # work that tiles may repeat at their borders, as a multiple of the work without tiles
+_SIZES = (1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 36, 48, 56)
+_OVERHANG = 1.15  # how far the last tile may reach beyond the output
+
+
+class Cuts:
+    """The ways to cut the output of one program. `sizes`: axis → tile sizes; empty where tiles are of no use."""
+
+    def __init__(self, program, lanes: int):
+        self.program, self.lanes = program, lanes
+        self._needs, self._repeats = {}, {}
+        last = program.run_stages[-1]
+        self.extents = access.extents(last)
+        self.moved = access.moved(program)
+        self.batch = {a.name: 1 for a in last.axes if tree_of(a.size) == "N"}
+        self.sizes = {a: sizes for a in self._axes() if (sizes := self._sizes(a))}
+
+    def _axes(self) -> list:
+        """Axes of the output that all reductions depend on: cutting them cuts all the work."""
+        heavy = [s.name for s in self.program.run_stages if s.combiner]
+        if len(heavy) < 2:
+            return []
+        return [a for a, n in self.extents.items() if a in {x.name for x in self.program.run_stages[-1].axes} - set(self.batch) and n > 1
+                and all(self.moved.get(s, {}).get(a) for s in heavy)]
+
+    def _sizes(self, axis) -> list:
+        extent = self.extents[axis]
+        sizes = _SIZES if axis in self.positions else [v * self.lanes for v in (1, 2, 4)]
+        fits = [v for v in sizes if v < extent and -(-extent // v) * v <= _OVERHANG * extent]
+        return [v for v in fits if self.regular({axis: v}) and self.repeated({axis: v}) <= TWICE]
+
+    @property
+    def positions(self) -> set:
+        """Axes of the output that some stage meets as a position in a window."""
+        found = set()
+        for s in self.program.run_stages:
+            spatial = set(access.roles(s).spatial)
+            found |= {a for a, names in self.moved.get(s.name, {}).items() if names & spatial}
+        return found
+
+    def needs(self, tiles) -> dict:
+        """Stage name → {axis: extent} that one tile in the middle needs of each stage that runs inside it; nothing without tiles."""
+        key = tuple(sorted(tiles.items()))
+        if key not in self._needs:
+            middle = {a: -(-self.extents[a] // size) // 2 for a, size in tiles.items()}
+            self._needs[key] = _extents(regions(self.program, tiles | self.batch, middle)) if tiles else {}
+        return self._needs[key]
+
+    def regular(self, tiles) -> bool:
+        """Whether tiles need equally much (borders aside), something of every stage, and one step further each time: then loops inside have one extent."""
+        needs = [regions(self.program, tiles, {a: t for a in tiles}, clip=False) for t in range(8)]
+        exists = [regions(self.program, tiles, {a: t for a in tiles}) for t in range(max(-(-self.extents[a] // size) for a, size in tiles.items()))]
+        steps = [{(s, a): now[s][a][0] - before[s][a][0] for s in now for a in now[s]} for before, now in zip(needs, needs[1:])]
+        return all(_extents(n) == _extents(needs[0]) for n in needs) and all(x == steps[0] for x in steps) \
+            and all(hi >= lo for n in exists for r in n.values() for lo, hi in r.values())
+
+    def repeated(self, tiles) -> float:
+        """Work of all tiles over the work without tiles; at least 1."""
+        key = tuple(sorted(tiles.items()))
+        if key not in self._repeats:
+            need, before, after = self.needs(tiles), 0.0, 0.0
+            for s in self.program.run_stages:
+                work, full = stage_flops(s) or math.prod(access.extents(s).values()), access.extents(s)
+                before += work
+                after += work * (self.trips(tiles) * math.prod(n / full[a] for a, n in need[s.name].items()) if s.name in need else 1)
+            self._repeats[key] = after / before
+        return self._repeats[key]
+
+    def trips(self, tiles) -> int:
+        """Number of tiles, samples counted."""
+        return math.prod(-(-self.extents[a] // size) for a, size in (tiles | self.batch).items()) if tiles else 1
+
+    def fixed_bytes(self, tiles) -> int:
+        """Bytes of prepared parameters that every tile reads anew."""
+        bound = {s.name: s.shape for s in self.program.bind_stages} | {t.name: t.shape for t in self.program.tensors if t.kind == "param"}
+        last, found = self.program.run_stages[-1], {}
+        for s in self.program.run_stages:
+            moved = set().union(*(self.moved.get(s.name, {}).get(a, set()) for a in tiles)) if s is not last else set(tiles)
+            for load in s.body.loads():
+                if load.data[0] in bound and not any(moved & set(i.axes()) for i in load.args):
+                    found[load.data[0]] = 4 * math.prod(bound[load.data[0]])
+        return sum(found.values())
+
+    def bytes(self, tiles) -> int:
+        """Bytes of the intermediate results that one tile (without tiles: everything) holds."""
+        last = self.program.run_stages[-1].name
+        if not tiles:
+            return sum(4 * math.prod(s.shape) for s in self.program.run_stages[:-1])
+        return sum(4 * math.prod(need.values()) for name, need in self.needs(tiles).items() if name != last)
+
+
+def _extents(need):
+    return {name: {a: hi - lo + 1 for a, (lo, hi) in ranges.items()} for name, ranges in need.items()}
+
+
+def followers(program, cut) -> set:
+    """Names of the run-time stages that depend on every one of the cut axes."""
+    return {name for name, axes in access.moved(program).items() if all(axes[a] for a in cut)}
+
+
+def regions(program, tiles, trip, clip=True) -> dict:
+    """Stage name → {axis: (first, last)} that one tile needs of each following stage.
+
+    `tiles`: axis → size; `trip`: axis → number of the tile; `clip`: count only what exists.
+    """
+    run = program.run_stages
+    follow = followers(program, list(tiles))
+    last = run[-1]
+    need = {last.name: whole(access.extents(last)) | {a: (size * trip.get(a, 0), size * (trip.get(a, 0) + 1) - 1) for a, size in tiles.items()}}
+    for s in reversed(run):
+        if s.name not in need:
+            continue
+        ranges = need[s.name] | whole({a.name: access.extents(s)[a.name] for a in s.reduce})
+        for load in s.body.loads():
+            source = program.stage(load.data[0])
+            if source is None or source.name not in follow:
+                continue
+            ext = access.extents(source)
+            old = need.get(source.name, {})
+            new = {}
+            for d, (a, index) in enumerate(zip(source.axes, load.args)):
+                before = access.padding_before(load, d)
+                lo, hi = interval(index, ranges)
+                lo, hi = lo - before, hi - before
+                if clip:
+                    lo, hi = max(0, lo), min(ext[a.name] - 1, hi)
+                if a.name in old:
+                    lo, hi = min(lo, old[a.name][0]), max(hi, old[a.name][1])
+                new[a.name] = (lo, hi)
+            need[source.name] = new
+    return need

@@ -1,0 +1,57 @@
+"""Kernels whose stages run tile by tile of the output, and sums that skip what a condition makes zero, against the oracle."""
+
+import random
+
+import pytest
+
+from convgen import schedules
+from convgen.lang import parse
+from convgen.ops import table
+from tests.emit.kernels import complaints, job, target
+
+CASES = [
+    "depthwise_conv2d:n2,c32,h13,w14,k11x11;padding=5:f32.f32.f32:nhwc",
+    "depthwise_conv2d:n1,c48,h16,w12,k9x9;padding=3:f32.f32.f32:nchw:act=relu,bias",
+    "conv2d:n2,c16,o32,h24,w20,k3x3;padding=1:f32.f32.f32:nhwc",
+    "conv2d:n1,c32,o32,h18,w18,k3x3;padding=1:f32.f32.f32:nchw:bias",
+    "separable_block2d:n2,c24,o32,h15,w16,k3x3;padding=1:f32.f32.f32:nhwc:act=relu6,bias",
+    "separable_block2d:n1,c32,o48,h16,w15,k3x3;padding=1,stride=2:f32.f32.f32:nchw",
+    "condconv2d:n3,c32,o32,e4,h9,w8,k5x5;padding=2,groups=32:f32.f32.f32:nchw",
+    "dynamic_conv1d:n2,c64,heads2,l48,k5:f32.f32.f32:nlc",
+]
+
+
+def tiled(w, machine, seed, count):
+    """Random choices that cut the output, several algorithms where there are."""
+    space = schedules.space(w.description, machine)
+    found = [c for leaf in space.leaves.values() for c in leaf.candidates(random.Random(seed), 24)]
+    return [c for c in found if any(name.startswith("cut.") and size for name, size in c.items())][:count]
+
+
+@pytest.mark.parametrize("id", CASES)
+def test_tiled_kernels(kernels, id):
+    w, asked = parse(id), []
+    for count, name in ((2, "native"), (1, "x86:avx2")):
+        machine = target(name)
+        asked += [job(w, machine, choice) for choice in tiled(w, machine, count, count)]
+    assert len(asked) >= 2
+    wrong = [line for answer in kernels.ask(asked) for line in complaints(w, answer)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_tiled_kernel_serves_any_batch(kernels):
+    w = parse("conv2d:n4+,c16,o32,h16,w16,k3x3;padding=1:f32.f32.f32:nhwc")
+    machine = target()
+    choice = tiled(w, machine, 0, 1)[0]
+    (answer,) = kernels.ask([job(w, machine, choice, [parse(f"conv2d:n{n},c16,o32,h16,w16,k3x3;padding=1:f32.f32.f32:nhwc") for n in (1, 3)])])
+    assert not complaints(w, answer) and len(answer["verdicts"]) == 3
+
+
+def test_large_kernels_skip_tiles_of_padding(kernels):
+    """Rows of tiles that hold padding only are left out; the result, borders included, is the same."""
+    op = table.get("depthwise_conv2d")
+    for w in (op(N=1, C=16, H=12, W=9, kernel=(19, 9), padding=((9, 9), (4, 4)), layout="NHWC"), op(N=1, C=16, H=9, W=12, kernel=17, padding=((0, 16), (8, 8)))):
+        leaf = schedules.space(w.description, target()).leaves["winograd4_blocks"]
+        assert any(e.op == "select" for s in leaf.program.run_stages for e in s.body.walk())
+        wrong, _ = kernels.check([w], choice=leaf.default())
+        assert not wrong, "\n".join(wrong)

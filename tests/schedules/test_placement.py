@@ -1,0 +1,71 @@
+"""Tiles of the output: what they need of every stage, what they repeat, and which sizes are offered."""
+
+import math
+
+import numpy as np
+from convgen import algorithms
+from convgen.lang import access, operator, parse
+from convgen.ops import table
+from convgen.schedules import placement
+
+
+@operator(dims="N C H W")
+def two_windows(o):
+    """A 3x3 depthwise window after another."""
+    n, c, h, w = o.axis("n", o.N), o.axis("c", o.C), o.axis("h", o.H), o.axis("w", o.W)
+    a, b, r, s = o.axis("a", 3), o.axis("b", 3), o.axis("r", 3), o.axis("s", 3)
+    first, second = o.param("first", "C", 3, 3), o.param("second", "C", 3, 3)
+    x = o.input("x", "N C H W", pad=[(1, 1), (1, 1)])
+    middle = o.stage(o.sum(first[c, a, b] * x[n, c, h + a, w + b], (a, b), name="inner"), (n, c, h, w)).padded([(1, 1), (1, 1)])
+    o.out("P", o.H), o.out("Q", o.W)
+    n, c, p, q = o.axes("N C P Q")
+    return o.sum(second[c, r, s] * middle[n, c, p + r, q + s], (r, s), name="outer")
+
+
+def winograd(id, algorithm):
+    return access.specialised(algorithms.variants(parse(id).program)[algorithm])
+
+
+def test_a_tile_needs_its_halo_of_the_stage_before():
+    program = access.specialised(two_windows(N=1, C=16, H=24, W=24).program)
+    cuts = placement.Cuts(program, 16)
+    assert cuts.sizes["p"] and cuts.needs({"p": 8})["inner"]["h"] == 10
+    assert cuts.repeated({"p": 8}) > 1.05 and cuts.repeated({"p": 24}) == 1
+    corner = placement.regions(program, {"p": 8}, {"p": 0})["inner"]["h"]
+    assert corner == (0, 8), "above the first row there is nothing to compute"
+
+
+def test_work_that_is_repeated_is_counted_exactly():
+    """Summed over all tiles away from the border, regions cover each row as often as `repeated` says."""
+    program = access.specialised(two_windows(N=1, C=1, H=24, W=24).program)
+    counts = np.zeros(24)
+    for t in range(3):
+        lo, hi = placement.regions(program, {"p": 8}, {"p": t})["inner"]["h"]
+        counts[lo:hi + 1] += 1
+    assert counts.tolist() == [1] * 7 + [2, 2] + [1] * 6 + [2, 2] + [1] * 7
+
+
+def test_winograd_is_cut_at_whole_tiles_only():
+    cuts = placement.Cuts(winograd("conv2d:n1,c32,o32,h48,w48,k3x3;padding=1:f32.f32.f32:nhwc", "winograd6"), 16)
+    assert cuts.sizes["p"] and all(size % 6 == 0 for size in cuts.sizes["p"])
+    assert "o" not in cuts.sizes, "the data transform does not depend on the output channel: every tile would repeat it"
+    assert cuts.repeated({"p": 12}) == 1 and math.isclose(cuts.bytes({"p": 12}) * 4, cuts.bytes({}), rel_tol=0.05)
+
+
+def test_depthwise_blocks_are_cut_by_channels():
+    cuts = placement.Cuts(winograd("depthwise_conv2d:n1,c64,h28,w28,k13x13;padding=6:f32.f32.f32:nhwc", "winograd4_blocks"), 16)
+    assert cuts.sizes["o"] == [16, 32] and cuts.bytes({"o": 16}) * 4 == cuts.bytes({})
+
+
+def test_one_reduction_has_nothing_to_keep():
+    assert not placement.Cuts(access.specialised(parse("conv2d:n1,c32,o32,h14,w14,k3x3;padding=1:f32.f32.f32:nchw").program), 16).sizes
+
+
+def test_channels_of_different_branches_are_not_cut():
+    """A tile of channels would need parts of some branches and nothing of others."""
+    assert "c" not in placement.Cuts(access.specialised(parse("inception_depthwise_conv2d:n1,c96,gc12,h56,w56:f32.f32.f32:nchw").program), 16).sizes
+
+
+def test_samples_are_never_cut_by_a_knob():
+    cuts = placement.Cuts(winograd("conv2d:n4,c32,o32,h24,w24,k3x3;padding=1:f32.f32.f32:nhwc", "winograd4"), 16)
+    assert "n" not in cuts.sizes and cuts.trips({"p": 8}) == 12 and table.names()
