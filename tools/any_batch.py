@@ -37,18 +37,20 @@ def run(workloads, batches, tuned_at: int, output, target="native", threads=None
     """Race every workload at every batch; rows as in `bench.run`."""
     machine = convgen.targets.resolve(target)
     machine = machine.with_threads(threads) if threads else machine
-    result = bench.Result()
     with tempfile.TemporaryDirectory(prefix="convgen-any-batch-") as scratch:
         def exported(w, name):
             path = os.path.join(scratch, f"{name}.cvg")
             convgen.export([w], path, machine, logs=logs, name=name)
             return path
+        libraries = {}
         for number, w in enumerate(workloads):
             free = exported(batched(w, tuned_at, True), f"open{number}")
-            exact = {batched(w, n): exported(batched(w, n), f"exact{number}_{n}") for n in batches}
-            contestants = lambda case: [ours(exact[case]), Contestant(OPEN, "convgen.bench.peers.convgen:bound", "convgen", {"library": free})]
-            result.rows += bench.run(list(exact), target, threads, logs=logs, output=output, contestants=contestants, **options).rows
-    return result
+            libraries |= {batched(w, n): (exported(batched(w, n), f"exact{number}_{n}"), free) for n in batches}
+
+        def contestants(w):
+            exact, free = libraries[w]
+            return [ours(exact), Contestant(OPEN, "convgen.bench.peers.convgen:bound", "convgen", {"library": free})]
+        return bench.run(list(libraries), target, threads, logs=logs, output=output, contestants=contestants, **options)
 
 
 def overview(result) -> str:
