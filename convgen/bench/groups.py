@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from ..lang import access, expr as E
 from ..lang.ranges import simplify
-from ..lang.size import value_of
 
 OTHER = "other"
 GROUPS = ("dense 3x3, stride 1", "1x1 and strided", "few input channels", "grouped", "other dense",

@@ -29,8 +29,8 @@ def details(result: Result) -> str:
     for race in result.races:
         lines.append(race.workload + (f"  ({race.rows[0]['layer']})" if race.rows[0].get("layer") else ""))
         ok = sorted((r for r in race.rows if r["ok"]), key=lambda r: r["median_us"])
-        body = [["  " + r["contestant"] + ("" if r["counts"] else " (shown only)"), us(r["median_us"]), f"± {us(r['spread_us'])}", f"{r['prepare_s']:.1f}" if "prepare_s" in r else "",
-                 f"{r['error']:.1e}"] for r in ok]
+        body = [["  " + r["contestant"] + ("" if r["counts"] else " (shown only)"), us(r["median_us"]), f"± {us(r['spread_us'])}",
+                 f"{r['prepare_s']:.1f}" if "prepare_s" in r else "", f"{r['error']:.1e}"] for r in ok]
         body += [["  " + r["contestant"], "–", "", "", f"{r['kind']}: {r['reason']}"] for r in race.rows if not r["ok"]]
         lines.append(table(body, ["  contestant", "µs", "spread", "prepared in s", "error or reason"]))
     return "\n".join(lines)

@@ -123,7 +123,8 @@ def test_rows_state_their_conditions(race, workload, tmp_path):
     again = bench.read(path)
     assert len(again.rows) == 2 and again.races[0].ratio == pytest.approx(0.5, rel=1e-2)
     for row in again.rows:
-        assert row["workload"] == workload.id and row["group"] == "few input channels" and row["suites"] == {} and row["threads"] == 1 and row["count"] == 1 and row["cold"] is False
+        assert row["workload"] == workload.id
+        assert row["group"] == "few input channels" and row["suites"] == {} and row["threads"] == 1 and row["count"] == 1 and row["cold"] is False
         assert row["versions"]["torch"] and row["cpu"] and row["date"] and row["roofline"]["gflops"] == 100 and set(row["allocator"])
     assert told[0] == f"[1/1] {workload.id}"
 
@@ -138,8 +139,9 @@ def test_equal_workloads_are_raced_once(workload):
 def test_resuming(stage, workload, tmp_path):
     """What the file holds is not raced again; what a torn line may belong to is, and so are other conditions."""
     other, path, told = convgen.workload("conv2d:n1,c3,o4,h7,w5,k3x3;padding=1:f32.f32.f32:nchw"), tmp_path / "data.jsonl", []
-    run = lambda workloads, **more: bench.run(workloads, **{"threads": 1, "seconds": 0.01, "rounds": 2, "contestants": lambda w: [fake("convgen", us=100), fake("peer", us=150)],
-                                                            "stage": stage, "output": path, "progress": told.append, **more})
+    rivals = [fake("convgen", us=100), fake("peer", us=150)]
+    settings = {"threads": 1, "seconds": 0.01, "rounds": 2, "contestants": lambda w: rivals, "stage": stage, "output": path, "progress": told.append}
+    run = lambda workloads, **more: bench.run(workloads, **settings | more)
     before = run([workload]).rows
     both = run([workload, races.Entry(other, "layer", 3)], resume=True)
     assert both.rows[:2] == before and len(both.races) == 2 and not both.left_out and f"[1/2] {workload.id}: in {path}" in told
