@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import ArgumentError
 from ..runtime import sizes
 from . import expr as E
-from .epilogue import ACTIVATIONS, TENSORS, appended
+from .epilogue import ACTIVATIONS, appended
 from .program import Program, Stage, TensorSpec
 from .ranges import outside
 from .size import Size, combine, tree_of, value_of
@@ -255,11 +255,11 @@ class Builder:
             self._refuse("a declaration states its output axes with o.axes(...)")
         return E.to_float(value)
 
-    def finish(self, value, flags, channel_axis, **program) -> Program:
+    def finish(self, value, present, activation, channel_axis, **program) -> Program:
         """Append the epilogue the workload asks for, close the output stage, and return the Program."""
         trace, value = self._trace, self._result(value)
         axes = self._output_axes
-        value = appended(self, value, [t for t in TENSORS if flags.get(t)], flags.get("activation"), channel_axis)
+        value = appended(self, value, present, activation, channel_axis)
         last, names = trace.stages[-1] if trace.stages else None, [a.data for a in axes]
         loaded = [a.data if a.op == "axis" else None for a in value.args]
         if last is None or value.op != "load" or value.data != (last.name, None) or not loaded == [a.data for a in last.axes] == names:
@@ -267,8 +267,7 @@ class Builder:
             self._materialise(value, [], None, "out", axes)
         self._check_reads()
         output = TensorSpec("out", "output", [tree_of(a.size) for a in axes], tuple(value_of(a.size) for a in axes), trace.dtype, self._output_spatial)
-        return Program(self._operator, tensors=trace.tensors, stages=trace.stages, output=output, when=trace.guards, checks=trace.checks,
-                       flags=flags, **program)
+        return Program(self._operator, tensors=trace.tensors, stages=trace.stages, output=output, when=trace.guards, checks=trace.checks, **program)
 
     def _check_reads(self):
         sizes_of = {t.name: t.shape for t in self._trace.tensors} | {s.name: s.shape for s in self._trace.stages}

@@ -85,20 +85,26 @@ def _swapped(product, factor, by):
     return E.Expr("*", [_swapped(a, factor, by) for a in product.args]) if product.op == "*" else product
 
 
+def stated(w) -> list:
+    """The tensors of TENSORS that the workload `w` appends; an operator without an epilogue may have a bias of its own."""
+    return [t for t in TENSORS if w.op.epilogue and w.flags.get(t)]
+
+
 def in_torch(w, y, tensors):
     """The same in PyTorch, appended to `y`, for the workload `w`."""
     import torch.nn.functional as F
-    shape = [1] * y.ndim
-    shape[w.op.channel_axis] = -1
-    if w.flags.get("bias"):
+    shape, given = [1] * y.ndim, stated(w)
+    if "bias" in given or "bn" in given:
+        shape[w.op.channel_axis] = -1
+    if "bias" in given:
         y = y + tensors["bias"].reshape(shape)
-    if w.flags.get("bn"):
+    if "bn" in given:
         scale, shift, mean, variance = (v.reshape(shape) for v in tensors["bn"])
         gain = scale / (variance + EPS).sqrt()
         y = y * gain + (shift - mean * gain)
-    if w.flags.get("residual"):
+    if "residual" in given:
         y = y + tensors["residual"]
     kind = w.attributes.get("activation") if w.op.epilogue else None
     if kind:
         y = getattr(F, kind)(y) if hasattr(F, kind) else y.sigmoid() if kind == "sigmoid" else y.tanh()
-    return y * tensors["gate"] if w.flags.get("gate") else y
+    return y * tensors["gate"] if "gate" in given else y

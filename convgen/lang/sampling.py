@@ -25,6 +25,11 @@ def uniform(low: float, high: float) -> dict:
     return {"kind": "uniform", "low": float(low), "high": float(high)}
 
 
+def either(ones: float) -> dict:
+    """Zeros and ones, of which the share `ones` is one."""
+    return {"kind": "either", "ones": float(ones)}
+
+
 def rows(*each: dict) -> dict:
     """Another distribution for every index of the first dimension (the scale, shift, mean and variance of a batch norm)."""
     return {"kind": "rows", "rows": list(each)}
@@ -38,6 +43,8 @@ def _draw(values, shape, rng):
         return np.stack([_draw(v, shape[1:], rng) for v in values["rows"]])
     if values["kind"] == "uniform":
         return rng.uniform(values["low"], values["high"], shape)
+    if values["kind"] == "either":
+        return rng.random(shape) < values["ones"]
     return values["mean"] + values["deviation"] * rng.standard_normal(shape, dtype=np.float32)
 
 

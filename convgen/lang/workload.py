@@ -13,7 +13,7 @@ from ..errors import ArgumentError
 from ..runtime import attributes as A
 from .batch import obstacle
 from .builder import Builder, Trace
-from .epilogue import TENSORS, in_torch
+from .epilogue import TENSORS, in_torch, stated
 from .operator import Prepared, check_text, traced
 from .program import Program
 
@@ -50,10 +50,8 @@ class Workload:
             symbols |= A.symbol_values(spec, self.attributes[n])
         o = Builder(op.name, self.dims, Trace(self.dtype, symbols), present=[f for f in op.optional if self.flags.get(f)])
         values = {n: traced(s, self.attributes[n], o._trace.guards) for n, s in op.attributes.items() if n != "activation" or not op.epilogue}
-        epilogue_flags = self.flags | {"activation": self.attributes.get("activation") if op.epilogue else None}
-        program = o.finish(op.fn(o, **values), epilogue_flags, op.channel_axis, dims=dict(self.dims),
+        program = o.finish(op.fn(o, **values), stated(self), self.attributes["activation"] if op.epilogue else None, op.channel_axis, flags=dict(self.flags), dims=dict(self.dims),
                            attributes={k: _plain(v) for k, v in self.attributes.items()}, layout=self.layout, acc_dtype=self.acc_dtype)
-        program.flags = dict(self.flags)
         why = obstacle(program) if self.flags.get("any_batch") else None
         if why:
             raise ArgumentError(f"{op.name}: any_batch needs a batch of independent samples, and {why}")
@@ -154,7 +152,7 @@ class Workload:
         return {label: self._bound(f, tensors) for label, f in self.op.formulations.items()}
 
     def _bound(self, f, tensors):
-        own = {k: v for k, v in tensors.items() if k not in TENSORS or not self.flags.get(k)}
+        own = {k: v for k, v in tensors.items() if k not in stated(self)}
         if isinstance(f, Prepared):
             ready = f.prepare(self, **own)
             return lambda: in_torch(self, f.run(self, **ready), tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..lang import choice, integer, ints, operator, pads
+from ..lang import choice, either, integer, ints, normal, operator, pads
 from . import plain, torch_forms
 
 MODES = ("zeros", "reflect", "replicate", "circular")
@@ -128,3 +128,69 @@ def conv_transpose2d(o, *, stride=ints(2), padding=pads(2), output_padding=ints(
 def conv_transpose3d(o, *, stride=ints(3), padding=pads(3), output_padding=ints(3, 0, 0), groups=integer(), dilation=ints(3)):
     """3-D transposed convolution, as torch.nn.functional.conv_transpose3d."""
     return convolve_transposed(o, 3, stride, padding, output_padding, groups, dilation)
+
+
+def covered(o, name, length, kernel, out, stride, padding, dilation):
+    """Kernel taps over those that meet the image, per output position: a table of one direction, made when parameters are bound."""
+    p, k = o.axis(f"{name}_position", out), o.axis(f"{name}_tap", kernel)
+    at = p * stride + k * dilation - padding[0]
+    met = o.stage(o.sum(o.select((at >= 0) & (at < length), 1.0, 0.0), k, name=f"{name}_met"), (p,))
+    return o.stage(o.float(kernel) / o.maximum(met[p], 1.0), (p,), name=f"{name}_ratio")
+
+
+@operator(dims="N C O H W KH KW", cite="arXiv:1811.11718", formulations={"conv2d, then a table": torch_forms.PARTIAL_PADDING}, positional=_direct(2),
+          workloads=["n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nchw", "n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nhwc", "n1,c512,o512,h7,w7,k3x3;padding=1:f32.f32.f32:nchw",
+                     "n1,c3,o64,h224,w224,k7x7;stride=2,padding=3:f32.f32.f32:nchw"])
+def partial_padding_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integer()):
+    """Convolution with partial-convolution padding: every output is scaled by the share of its window that lies in the image.
+
+    y = conv2d(x) * KH KW / (taps inside), before bias; the ratio is a product of one table per direction, made when parameters are bound.
+    """
+    value = convolve(o, 2, stride, padding, dilation, groups, "zeros")
+    _, _, p, q = value.args
+    rows = covered(o, "row", o.H, o.KH, p.size, stride[0], padding[0], dilation[0])
+    columns = covered(o, "column", o.W, o.KW, q.size, stride[1], padding[1], dilation[1])
+    return value * (rows[p] * columns[q])
+
+
+@operator(dims="N C O H W KH KW", cite="arXiv:1804.07723", formulations={"masked conv2d": torch_forms.partial_conv2d}, positional="x mask weight bias stride padding dilation groups",
+          optional="bias", epilogue=False,
+          workloads=["n1,c64,o128,h128,w128,k5x5;stride=2,padding=2:f32.f32.f32:nchw:bias", "n1,c128,o256,h64,w64,k5x5;stride=2,padding=2:f32.f32.f32:nhwc:bias",
+                     "n1,c512,o512,h16,w16,k3x3;padding=1:f32.f32.f32:nchw:bias"])
+def partial_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integer()):
+    """Partial convolution: a convolution of the unmasked pixels, scaled by the share of them in each window; zero where there are none.
+
+    mask [N, 1, H, W] holds ones and zeros, zero where a pixel is missing. y = (conv2d(x * mask) * KH KW / (taps that meet ones) + bias) or, without such taps, 0.
+    """
+    check_groups(o, groups)
+    sizes = [o.window_size(l, k, s, d, p) for l, k, s, d, p in zip((o.H, o.W), (o.KH, o.KW), stride, dilation, padding)]
+    n, oc, (p, q) = output_axes(o, 2, sizes, "O")
+    x, mask = o.input("x", "N C H W"), o.input("mask", "N", 1, "H", "W", values=either(0.75))
+    ch, h, w, r, s = o.axis("ch", o.C), o.axis("h", o.H), o.axis("w", o.W), *o.window("KH KW")
+    at = (p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1])
+    seen = o.stage(x[n, ch, h, w] * mask[n, 0, h, w], (n, ch, h, w), name="seen").padded(padding)
+    met = o.stage(o.sum(mask.padded(padding)[(n, 0, *at)], (r, s), name="met"), (n, p, q))
+    ratio = o.stage(o.select(met[n, p, q] > 0.0, o.float(o.KH * o.KW) / o.maximum(met[n, p, q], 1.0), 0.0), (n, p, q), name="ratio")
+    per_group = o.C // groups
+    weight, c = o.param("weight", "O", per_group, "KH", "KW"), o.axis("c", per_group)
+    value = o.sum(weight[oc, c, r, s] * seen[(n, oc // (o.O // groups) * per_group + c, *at)], (c, r, s)) * ratio[n, p, q]
+    if o.has("bias"):
+        value = value + o.select(ratio[n, p, q] > 0.0, 1.0, 0.0) * o.param("bias", "O")[oc]
+    return value
+
+
+@operator(dims="N C O H W KH KW", cite="arXiv:1609.05158", baseline=torch_forms.conv2d_pixel_shuffle, optional="bias_conv",
+          workloads=["n1,c32,o1,h360,w640,k3x3;padding=1,upscale=3:f32.f32.f32:nchw:bias_conv", "n1,c48,o3,h180,w320,k3x3;padding=1,upscale=4:f32.f32.f32:nchw:bias_conv",
+                     "n1,c64,o64,h128,w128,k3x3;padding=1:f32.f32.f32:nhwc:bias_conv"])
+def conv2d_pixel_shuffle(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integer(), upscale=integer(2)):
+    """Sub-pixel convolution (ESPCN): a convolution to O*upscale^2 channels, then torch.nn.functional.pixel_shuffle.
+
+    weight [O*upscale^2, C/groups, KH, KW], bias_conv [O*upscale^2] belongs to the convolution; bias, residual and activation follow the shuffle.
+    """
+    phases = upscale * upscale
+    t = o.stage(conv2d(o, O=o.O * phases, stride=stride, padding=padding, dilation=dilation, groups=groups), name="phases")
+    o.out("P", t.sizes[2] * upscale), o.out("Q", t.sizes[3] * upscale)
+    n, c, p, q = o.axes("N O P Q")
+    channel = c * phases + p % upscale * upscale + q % upscale
+    value = t[n, channel, p // upscale, q // upscale]
+    return value + o.param("bias_conv", o.O * phases, values=normal(0, 0.1))[channel] if o.has("bias_conv") else value

@@ -29,6 +29,40 @@ def conv(w, x, weight):
     return _conv(x.ndim - 2)(x, weight, None, a["stride"], pad, a["dilation"], a["groups"])
 
 
+def _conv_once(w, x, weight):
+    """A zero-padded convolution with the workload's attributes, in groups as the weight has."""
+    a = w.attributes
+    x, pad = _padded(x, a["padding"], "zeros")
+    return _conv(2)(x, weight, None, a["stride"], pad, a["dilation"], x.shape[1] // weight.shape[1])
+
+
+def _share(w, x, weight):
+    """KH KW over the taps that meet the image, from a convolution of ones: what a layer keeps while the input's size does not change."""
+    import torch
+    kernel = weight.shape[2:]
+    met = _conv_once(w, torch.ones_like(x[:1, :1]), torch.ones_like(weight[:1, :1]))
+    return {"x": x, "weight": weight, "ratio": kernel.numel() / met.clamp(min=1)}
+
+
+PARTIAL_PADDING = Prepared(_share, lambda w, x, weight, ratio: _conv_once(w, x, weight) * ratio)
+
+
+def partial_conv2d(w, x, mask, weight, bias=None):
+    """The authors' layer: the mask's own convolution, a ratio, and a second mask for windows without a pixel."""
+    import torch
+    met = _conv_once(w, mask, torch.ones_like(weight[:1, :1]))
+    seen = met.clamp(0, 1)
+    y = _conv_once(w, x * mask, weight) * (weight.shape[2:].numel() / met.clamp(min=1) * seen)
+    return y if bias is None else (y + bias.reshape(-1, 1, 1)) * seen
+
+
+def conv2d_pixel_shuffle(w, x, weight, bias_conv=None):
+    import torch.nn.functional as F
+    a = w.attributes
+    x, pad = _padded(x, a["padding"], "zeros")
+    return F.pixel_shuffle(F.conv2d(x, weight, bias_conv, a["stride"], pad, a["dilation"], a["groups"]), a["upscale"])
+
+
 def conv_transpose(w, x, weight):
     import torch.nn.functional as F
     a = w.attributes

@@ -125,6 +125,45 @@ def test_separable_block_is_two_convolutions():
     assert_equal(outer.reference(x=inner, weight=t["weight_pw"]), w.reference(**t))
 
 
+@pytest.mark.parametrize("stride, padding, dilation", [(1, 1, 1), (2, ((2, 1), (0, 2)), 1), (1, 2, 2)])
+def test_partial_padding_keeps_a_constant_image_constant(stride, padding, dilation):
+    w = conv.partial_padding_conv2d(N=1, C=3, O=2, H=8, W=7, kernel=3, stride=stride, padding=padding, dilation=dilation)
+    weight = rng.standard_normal((2, 1, 3, 1)) * rng.standard_normal((1, 3, 1, 1))  # rows alike, so that every part of a window weighs its share
+    t = {"x": np.ones((1, 3, 8, 7)), "weight": np.broadcast_to(weight.mean(2, keepdims=True), (2, 3, 3, 3))}
+    assert_equal(w.reference(**t), np.broadcast_to(t["weight"].sum((1, 2, 3)).reshape(1, 2, 1, 1), w.program.output.shape))
+    assert {"row_ratio", "column_ratio"} <= {s.name for s in w.program.bind_stages}
+
+
+def test_partial_convolution_of_a_whole_image_is_partial_padding():
+    sizes = dict(N=2, C=4, O=6, H=7, W=6, kernel=(3, 2), stride=2, padding=((1, 2), (0, 1)), groups=2)
+    w, same = conv.partial_conv2d(**sizes), conv.partial_padding_conv2d(**sizes)
+    t = draw(same)
+    assert_equal(w.reference(**t, mask=np.ones((2, 1, 7, 6))), same.reference(**t))
+
+
+def test_partial_convolution_sees_nothing_behind_the_mask():
+    w = conv.partial_conv2d(N=1, C=3, O=4, H=9, W=8, kernel=3, padding=1, bias=True)
+    mask = np.zeros((1, 1, 9, 8))
+    mask[..., 4] = 1
+    t = draw(w, mask=mask)
+    y = w.reference(**t)
+    assert (y[..., [0, 1, 2, 6, 7]] == 0).all() and (y[..., 3:6] != 0).all()
+    assert_equal(w.reference(**t | {"x": np.where(mask > 0, t["x"], 1e6)}), y)
+
+
+@pytest.mark.parametrize("r, k", [(2, 3), (3, 3), (2, 5), (3, 1)])
+def test_pixel_shuffle_is_a_transposed_convolution(r, k):
+    """ESPCN: tap (i, j) of phase (a, b) becomes tap (a + r (2 half - i), b + r (2 half - j)) of a kernel r times as large."""
+    half = k // 2
+    w = conv.conv2d_pixel_shuffle(N=1, C=3, O=2, H=5, W=4, kernel=k, padding=half, upscale=r)
+    t = draw(w)
+    large = np.zeros((3, 2, k * r, k * r))
+    for a, b, i, j in np.ndindex(r, r, k, k):
+        large[:, :, a + r * (2 * half - i), b + r * (2 * half - j)] = t["weight"][a * r + b::r * r, :, i, j].T
+    same = conv.conv_transpose2d(N=1, C=3, O=2, H=5, W=4, kernel=k * r, stride=r, padding=r * half)
+    assert_equal(same.reference(x=t["x"], weight=large), w.reference(**t))
+
+
 @pytest.mark.parametrize("c, o, stride, hidden", [(4, 4, 1, 10), (4, 6, 1, 10), (4, 4, 2, 10), (4, 4, 1, 4)])
 def test_inverted_residual_is_its_layers_in_a_row(c, o, stride, hidden):
     w = blocks.inverted_residual2d(N=2, C=c, HIDDEN=hidden, O=o, H=7, W=6, kernel=(3, 5), stride=stride)

@@ -66,7 +66,7 @@ def _integral(op):
     """Attributes under which an operator's arithmetic stays among the integers, or None."""
     plain = {"activation": None, "bn": False} if op.epilogue else {}
     plain |= {"softmax": False} if "softmax" in op.attributes else {"inner": "relu6"} if "inner" in op.attributes else {}
-    return None if op.name in ("dilated_reparam_conv2d", "deform_conv2d", "convnext_block2d") else plain
+    return None if op.name in ("dilated_reparam_conv2d", "deform_conv2d", "convnext_block2d", "partial_padding_conv2d", "partial_conv2d") else plain
 
 
 @pytest.mark.parametrize("name", [name for name, op in OPERATORS.items() if _integral(op) is not None])

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ...lang import Prepared
-from ...lang.epilogue import TENSORS, in_torch
+from ...lang.epilogue import TENSORS, in_torch, stated
 from ..case import Case, NotOffered, Ready, numpy_of
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
@@ -20,7 +20,7 @@ class Formulation(nn.Module):
         super().__init__()
         self.workload, self.names = case.workload, list(case.inputs)
         given = dict(case.tensors)
-        after = {k: given.pop(k) for k in TENSORS if self.workload.flags.get(k)}
+        after = {k: given.pop(k) for k in stated(self.workload)}
         form = self.workload.op.formulations[label]
         self.run = form.run if isinstance(form, Prepared) else form
         ready = form.prepare(self.workload, **given) if isinstance(form, Prepared) else given
