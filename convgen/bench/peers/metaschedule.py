@@ -14,7 +14,7 @@ from ...workers import Worker
 from ..case import Case, NotOffered, Ready, numpy_of
 from ..field import reference_of
 
-START = 180.0  # seconds beyond the search: loading the compiler, the round in progress when the time is over, linking
+BEYOND = 500.0  # seconds at most beyond the search: loading the compiler, the round in progress when the time is over, linking
 
 
 def tuned(case: Case, seconds: float, trials: int | None = None, strategy: str = "evolutionary") -> Ready:
@@ -24,10 +24,10 @@ def tuned(case: Case, seconds: float, trials: int | None = None, strategy: str =
         raise NotOffered(f"{missing[0]} is not installed")
     if case.workload.program.any_batch:
         raise NotOffered("its batch is open")
-    worker = Worker("convgen.bench.tuner", env=measuring_environment(case.threads), memory=0)
+    worker = Worker("convgen.bench.tuner", env=measuring_environment(case.threads), memory=0, timeout_kind="timeout")
     try:
         found = worker.request({"cmd": "tune", "workload": case.workload.id, "reference": reference_of(case.workload), "folder": str(case.folder), "seconds": seconds,
-                                "trials": trials, "strategy": strategy, "target": resolve("native").with_threads(case.threads).to_json()}, 2 * seconds + START)
+                                "trials": trials, "strategy": strategy, "target": resolve("native").with_threads(case.threads).to_json()}, seconds + BEYOND)
     finally:
         worker.close()
     return _loaded(case, found)
