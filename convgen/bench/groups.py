@@ -39,7 +39,7 @@ def group(workload) -> str:
     if any(_gathers(program, s) for s in program.run_stages):
         return "deformable"
     constant = {t.name for t in program.tensors if t.kind == "param"} | {s.name for s in program.bind_stages}
-    if any(positions.get(k.data[0]) and _uses(k, one.positions) for k in one.kernels):
+    if any(_follows(index, one.positions) for k in one.kernels for index in k.args):
         return "per-pixel kernels"
     if any(k.data[0] not in constant for k in one.kernels):
         return "per-sample kernels"
@@ -66,13 +66,18 @@ def _uses(e, axes) -> bool:
     return bool(set(e.axes()) & set(axes))
 
 
+def _follows(e, axes) -> bool:
+    """Whether an index goes along with one of the axes, rather than repeating itself along it (the phases of a sub-pixel convolution)."""
+    return e.op != "%" and (e.op == "axis" and e.data in axes or any(_follows(a, axes) for a in e.args))
+
+
 def _positions(program) -> dict:
     """Tensor or stage → its dims that follow a position of the output, walking from the output back."""
     found = {program.stages[-1].name: set(program.output.spatial)}
     for stage in reversed(program.stages):
         here = {stage.axes[d].name for d in found.get(stage.name, ())}
         for load in stage.body.loads():
-            found.setdefault(load.data[0], set()).update(d for d, index in enumerate(load.args) if _uses(index, here))
+            found.setdefault(load.data[0], set()).update(d for d, index in enumerate(load.args) if _follows(index, here))
     return found
 
 

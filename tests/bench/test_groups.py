@@ -33,6 +33,7 @@ KNOWN = {
     "depthwise_conv2d:n1,c64,h14,w14,k7x7;padding=9,dilation=3:f32.f32.f32:nchw": "depthwise, dilated",
     "conv_transpose2d:n1,c8,o4,h5,w4,k4x4;stride=2,padding=1,output_padding=1:f32.f32.f32:nhwc:bias": "transposed",
     "involution2d:n1,c8,g2,h7,w6,k3x3;padding=1:f32.f32.f32:nhwc": "per-pixel kernels",
+    "conv2d_pixel_shuffle:n1,c32,o1,h9,w8,k3x3;padding=1,upscale=3:f32.f32.f32:nchw:bias_conv": "dense 3x3, stride 1",
     "dynamic_conv1d:n2,c8,heads2,l9,k3:f32.f32.f32:nlc": "per-pixel kernels",
     "deform_conv2d:n1,c8,o4,h7,w6,k3x3;padding=1:f32.f32.f32:nchw:bias,mask": "deformable",
     "condconv2d:n3,c8,o8,e4,h6,w5,k3x3;padding=1,groups=8:f32.f32.f32:nchw": "per-sample kernels",
