@@ -31,7 +31,8 @@ def section(op) -> str:
     lines += [f"- Source: {op.citation}", f"- Dimensions: {', '.join(dimension(op, d) for d in op.dims)}"]
     lines += [f"- Tensors: {', '.join(f'{name} ({facts})' for name, facts in tensors(op).items())}"]
     lines += [f"- Attributes: {', '.join(attribute(spec) for name, spec in op.attributes.items() if name not in epilogue(op)) or 'none'}"]
-    lines += [] if op.epilogue else ["- Takes no bias, batch norm, residual, activation or gate"]
+    lines += [] if op.epilogue else ["- Takes no appended bias, batch norm, residual, activation or gate"]
+    lines += [f"- Dtypes of input, accumulator and output: {', '.join(op.types)}"] if op.types else []
     lines += [f"- PyTorch formulations to compare with: {', '.join(op.formulations)}", "- Published shapes:"]
     return "\n".join([*lines, *(f"  - `{w.id}`" for w in op.workloads()), ""])
 
@@ -58,7 +59,8 @@ def tensors(op) -> dict[str, str]:
     for name in names:
         t = next(found[name] for found in seen if name in found)
         optional = "" if all(name in found for found in seen) else ", optional"
-        facts[name] = f"{kinds[t['kind']]} [{', '.join(positions.get(str(d)) or size(d) for d in t['dims'])}]{optional}"
+        dtype = f" {t['dtype']}" if op.types else ""
+        facts[name] = f"{kinds[t['kind']]}{dtype} [{', '.join(positions.get(str(d)) or size(d) for d in t['dims'])}]{optional}"
     return facts
 
 

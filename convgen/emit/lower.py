@@ -77,7 +77,7 @@ class _Lowering:
         if op == "axis":
             return axes[e.data]
         if op == "const":
-            return tirx.const(e.data, {"float": "float32", "int": "int32", "bool": "bool"}[e.dtype])
+            return tirx.const(e.data, access.computed(e))
         if op == "size":
             return self._dim(e.data[0], tirx.const(e.data[1], "int32"))
         if op == "load":
@@ -101,10 +101,10 @@ class _Lowering:
         return _OPS[op](*a)
 
     # -- reads ----------------------------------------------------------------------------------------------------------
-    def element(self, name, index, padding, skip=()):
-        """One element of a border tensor or stage result as float32, padding included. `index` counts from the first padded position.
+    def element(self, name, index, padding, skip=(), fill=None):
+        """One element of a border tensor or stage result in the dtype of computing, padding included. `index` counts from the first padded position.
 
-        Dims in `skip` are never read at their padding.
+        Dims in `skip` are never read at their padding. `fill`: what continues the tensor where that is a parameter's value.
         """
         if name in self.border:
             tensor, perm = self.border[name]
@@ -116,7 +116,7 @@ class _Lowering:
             extents = [self._dim(tree_of(a.size), value_of(a.size)) for a in stage.axes]
             place = layout.index
         if padding is None:
-            return _float(tensor, place(index))
+            return _element(tensor, place(index))
         guard, mapped = [], []
         for d, (i, n, pair) in enumerate(zip(index, extents, padding.amounts)):
             lo, hi = (value_of(v) for v in pair)
@@ -126,7 +126,7 @@ class _Lowering:
             i = i - lo
             if d in skip:
                 pass
-            elif padding.mode == "zeros":
+            elif padding.mode in ("zeros", "value"):
                 guard.append(tirx.all(i >= 0, i < n))
             elif padding.mode == "replicate":
                 i = te.max(te.min(i, n - 1), 0)
@@ -136,8 +136,13 @@ class _Lowering:
                 i = tirx.Select(i < 0, 0 - i, i)
                 i = te.max(tirx.Select(i > n - 1, 2 * (n - 1) - i, i), 0)
             mapped.append(i)
-        value = _float(tensor, place(mapped))
-        return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
+        value = _element(tensor, place(mapped))
+        return tirx.if_then_else(tirx.all(*guard), value, _zero(value) if fill is None else fill) if guard else value
+
+    def fill(self, p, load):
+        """What continues a read beyond its tensor where that is a parameter's value, else None."""
+        fill = load.data[1].fill if load.data[1] is not None else None
+        return None if fill is None else _element(self.tensors[p.operands[P.key(fill)].name], [0])
 
     def reader(self, p):
         """How stage `p` reads: through its copies, or straight, clamped where whole tiles reach beyond the data."""
@@ -149,7 +154,7 @@ class _Lowering:
         def read(load, index):
             operand = p.operands.get(P.key(load))
             if operand is not None and operand.kind in ("staged", "packed"):
-                return self.tensors[operand.name](*operand.layout.index([self._coord(c, index) for c in operand.coords]))
+                return _element(self.tensors[operand.name], operand.layout.index([self._coord(c, index) for c in operand.coords]))
             name, padding = load.data
             clamp = {d for d, a in enumerate(load.args) if beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d]))}
             stored = self.tensors.get(name)
@@ -159,8 +164,9 @@ class _Lowering:
                 physical = layout.index([te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)])
                 at = layout.order.index(layout.split)
                 physical[at] = te.min(physical[at], layout.blocks - 1)
-                return _float(tensor, physical)
-            return self.element(name, [te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)], padding, operand.skip if operand else ())
+                return _element(tensor, physical)
+            index = [te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)]
+            return self.element(name, index, padding, operand.skip if operand else (), self.fill(p, load))
         return read
 
     def without_padding(self, p, term):
@@ -171,7 +177,7 @@ class _Lowering:
                 at = self.value(operand.load.args[d], self.axes, None) - value_of(operand.load.data[1].amounts[d][0])
                 tests.append(tirx.all(at >= 0, at < self._extent_of(operand.source, d)))
         for test in reversed(tests):
-            term = tirx.if_then_else(test, term, tirx.const(0.0, "float32"))
+            term = tirx.if_then_else(test, term, _zero(term))
         return term
 
     def _extent_of(self, name, d):
@@ -181,7 +187,7 @@ class _Lowering:
         return value_of(self.program.stage(name).axes[d].size)
 
     def _coord(self, coord, index):
-        return self.axes[coord[1]] if coord[0] == "axis" else index[coord[1]] - coord[2]
+        return 0 if coord[0] == "one" else self.axes[coord[1]] if coord[0] == "axis" else index[coord[1]] - coord[2]
 
     def _caller_shape(self, t):
         return [self._dim(tree, size) for _, tree, size in t.memory(self.program.layout)]
@@ -217,8 +223,8 @@ class _Lowering:
                     limit = self._extent_of(name, d)
                     if span is not None and isinstance(limit, int) and span > limit:
                         index[d] = te.min(i, limit - 1)
-            value = self.element(name, index, padding, operand.skip)
-            return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
+            value = self.element(name, index, padding, operand.skip, self.fill(p, load)).astype(operand.dtype)
+            return tirx.if_then_else(tirx.all(*guard), value, _zero(value)) if guard else value
         self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
         follows = lambda axes: any(axes & set(a.axes()) for a in load.args)
@@ -241,7 +247,7 @@ class _Lowering:
             self.axes = dict(zip(names, logical)) | reduced
             if not stage.combiner and layout.overhangs:  # a map's last block must not read what is not there
                 value = self.value(stage.body, self.axes, read)
-                return tirx.if_then_else(self.axes[p.vec] < true[p.vec], value, tirx.const(0.0, "float32"))
+                return tirx.if_then_else(self.axes[p.vec] < true[p.vec], value, _zero(value))
             value = self.without_padding(p, self.value(stage.body, self.axes, read))
             return _COMBINE[stage.combiner](value, axis=list(reduced.values())) if stage.combiner else value
         tensor = te.compute(layout.shape, body, name=stage.name)
@@ -272,8 +278,8 @@ class _Lowering:
         def read(load, index):
             operand = plan.store_operands.get(P.key(load)) or (plan.stage(stage.name).operands.get(P.key(load)) if plan.output else None)
             if operand is not None and operand.kind == "packed":
-                return self.tensors[operand.name](*operand.layout.index([self._coord(c, index) for c in operand.coords]))
-            return self.element(load.data[0], index, load.data[1])
+                return _element(self.tensors[operand.name], operand.layout.index([self._coord(c, index) for c in operand.coords]))
+            return self.element(load.data[0], index, load.data[1], fill=self.fill(plan.stage(stage.name), load) if plan.output else None)
 
         finished = anchor.stage.name if anchor else None
         if plan.turn and stage is anchor.store:
@@ -291,7 +297,7 @@ class _Lowering:
                 value = self.element(finished, logical, None)
             else:
                 value = self.value(stage.body, self.axes, read)
-            return value if spec.dtype == "float32" else value.astype(spec.dtype)
+            return value if str(value.ty) == spec.dtype else value.astype(spec.dtype)
         tensor = te.compute(shape, body, name="out")
         tags = [(names[d], "full") for d in perm]
         p = anchor or plan.stage(stage.name)
@@ -321,22 +327,23 @@ class _Lowering:
 
             def body(*physical):
                 logical = layout.logical(physical)
-                axes = {c[1]: v for c, v in zip(operand.coords, logical)}
+                axes = {c[1]: v for c, v in zip(operand.coords, logical) if c[0] == "axis"}
                 index = [self.value(a, axes, None) for a in load.args]
                 guard, inside = [], []
                 for d, i in enumerate(index):
                     limit = self._extent_of(load.data[0], d)
-                    span = interval(load.args[d], {c[1]: (0, (layout.blocks * layout.lanes if k == layout.split else e) - 1) for k, (c, e) in enumerate(zip(operand.coords, layout.extents))})
+                    span = interval(load.args[d], {c[1]: (0, (layout.blocks * layout.lanes if k == layout.split else e) - 1)
+                                                   for k, (c, e) in enumerate(zip(operand.coords, layout.extents)) if c[0] == "axis"})
                     if span[1] >= limit:
                         guard.append(i < limit)
                     inside.append(i)
                 stage_extent = self.true_extents[operand.name]
                 for k, (c, v) in enumerate(zip(operand.coords, logical)):
                     whole = layout.blocks * layout.lanes if k == layout.split else layout.extents[k]
-                    if whole > stage_extent[c[1]]:
+                    if c[0] == "axis" and whole > stage_extent[c[1]]:
                         guard.append(v < stage_extent[c[1]])
-                value = self.element(load.data[0], inside, load.data[1])
-                return tirx.if_then_else(tirx.all(*guard), value, tirx.const(0.0, "float32")) if guard else value
+                value = self.element(load.data[0], inside, load.data[1]).astype(operand.dtype)
+                return tirx.if_then_else(tirx.all(*guard), value, _zero(value)) if guard else value
             made.append(te.compute(layout.shape, body, name=operand.name))
         return made
 
@@ -352,7 +359,7 @@ class _Lowering:
                     self.true_extents[o.name] = access.extents(p.store)
         packed = self.prepare()
         for o, t in zip(plan.packed, packed):
-            self.tensors[o.name] = te.placeholder(t.shape, "float32", name=o.name)
+            self.tensors[o.name] = te.placeholder(t.shape, o.dtype, name=o.name)
         placeholders = [self.tensors[o.name] for o in plan.packed]
         for p in plan.stages:
             if p.stage is not plan.output:
@@ -384,7 +391,7 @@ class _Lowering:
         return {"name": t.name, "kind": t.kind, "shape": shape, "perm": perm if perm != sorted(perm) else None, "dtype": t.dtype}
 
     def _packed_arg(self, o):
-        return {"name": o.name, "kind": "packed", "shape": [int(v) for v in o.layout.shape], "perm": None, "dtype": "float32"}
+        return {"name": o.name, "kind": "packed", "shape": [int(v) for v in o.layout.shape], "perm": None, "dtype": o.dtype}
 
 
 def _needed(blocks, out):
@@ -399,9 +406,15 @@ def _needed(blocks, out):
     return [replace(b, reads=keep(b.reads), producers=keep(b.producers)) for b in blocks if b.name in names]
 
 
-def _float(tensor, index):
-    value = tensor(*index)
-    return value if str(tensor.dtype) == "float32" else value.astype("float32")
+def _element(tensor, index):
+    """An element in the dtype of computing: integers in int32, other values in float32."""
+    value, stored = tensor(*index), str(tensor.dtype)
+    wide = "int32" if stored in E.INTEGERS else "float32"
+    return value if stored == wide else value.astype(wide)
+
+
+def _zero(value):
+    return tirx.const(0, str(value.ty))
 
 
 _COMBINE = {"sum": te.sum, "max": te.max, "min": te.min}
@@ -409,7 +422,7 @@ _OPS = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b, "//": tirx.floordiv, "%": tirx.floormod,
     "min": te.min, "max": te.max, "==": lambda a, b: a.equal(b) if hasattr(a, "equal") else tirx.EQ(a, b), "!=": lambda a, b: tirx.NE(a, b), "<": lambda a, b: a < b, "<=": lambda a, b: a <= b,
     ">": lambda a, b: a > b, ">=": lambda a, b: a >= b, "and": tirx.all, "or": tirx.any, "not": lambda a: tirx.Not(a), "neg": lambda a: 0 - a,
-    "abs": te.abs, "sqrt": te.sqrt, "floor": te.floor, "float": lambda a: a.astype("float32"), "int": lambda a: a.astype("int32"),
+    "abs": te.abs, "sqrt": te.sqrt, "floor": te.floor, "round": tirx.nearbyint, "single": lambda a: a, "float": lambda a: a.astype("float32"), "int": lambda a: a.astype("int32"),
 }
 
 

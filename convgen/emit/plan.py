@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..lang import access, expr as E
-from ..lang.count import stage_flops
+from ..lang.count import BYTES, stage_flops
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from . import borders
@@ -21,7 +21,10 @@ from .layout import Layout
 
 @dataclass
 class Operand:
-    """How one read reaches its data. `coords` are the dims of the staged or packed copy: ("dim", d, first) or ("axis", name)."""
+    """How one read reaches its data. `coords` are the dims of the staged or packed copy: ("dim", d, first), ("axis", name) or ("one",).
+
+    `dtype`: of the copy. Integers are copied as they are stored, other values as float32.
+    """
 
     load: E.Expr
     kind: str  # "raw", "stage" (an earlier stage's result), "staged" (copied per call), "packed" (prepared when bound)
@@ -30,6 +33,7 @@ class Operand:
     layout: Layout | None = None
     batch: int | None = None  # the coord that is the batch
     skip: tuple = ()  # padded dims at which whole terms are left out, instead of reading zeros
+    dtype: str = "float32"
 
     @property
     def source(self) -> str:
@@ -161,6 +165,10 @@ def make(program, choice: dict, lanes: int) -> Plan:
                 p.operands[k] = _operand(program, p, load, choice, consts, plans, len(p.operands))
                 if p.operands[k].kind == "packed":
                     packed[p.operands[k].name] = p.operands[k]
+                fill = load.data[1].fill if load.data[1] is not None else None
+                if fill is not None and key(fill) not in p.operands:
+                    p.operands[key(fill)] = _packed(program, fill, [], None, 1, f"{p.stage.name}_fill", {})
+                    packed[f"{p.stage.name}_fill"] = p.operands[key(fill)]
         p.row = row_axis(program, p.stage, choice) if any(o.skip for o in p.operands.values()) else None
     store_operands = {}
     output = None
@@ -169,7 +177,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
     if store is not None:
         for load in store.body.loads():
             if load.data[0] in consts:
-                op = _packed(load, [a for a in _axis_order(store, load, None)], None, 1, f"store_{load.data[0]}", access.extents(store))
+                op = _packed(program, load, [a for a in _axis_order(store, load, None)], None, 1, f"store_{load.data[0]}", access.extents(store))
                 store_operands[key(load)] = packed[op.name] = op
             else:
                 store_operands[key(load)] = Operand(load, "stage" if program.stage(load.data[0]) else "raw")
@@ -302,10 +310,14 @@ def _axis_order(stage, load, order):
     return [a.name for a in stage.axes if a.name in used] + [n for n in reduced if n in used]
 
 
-def _packed(load, axes, vec, lanes, name, extents):
-    coords = [("axis", a) for a in axes]
+def _packed(program, load, axes, vec, lanes, name, extents):
+    coords = [("axis", a) for a in axes] or [("one",)]
     split = axes.index(vec) if vec in axes else None
-    return Operand(load, "packed", name, coords, Layout([extents[a] for a in axes], None, split, lanes))
+    return Operand(load, "packed", name, coords, Layout([extents[a] for a in axes] or [1], None, split, lanes), dtype=_copied(program, load))
+
+
+def _copied(program, load) -> str:
+    return access.element_dtype(program, load) if load.dtype == "int" else "float32"
 
 
 _MOVING = ("plain", "window", "run", "other")  # kinds of an index that change from lane to lane
@@ -316,7 +328,7 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
     kinds = vector_kinds(load, p.vec, access.extents(p.stage), p.lanes)
     label = f"{p.stage.name}_{load.data[0]}{number or ''}"
     if load.data[0] in consts:
-        return _parameter(p, load, kinds, choice, label)
+        return _parameter(program, p, load, kinds, choice, label)
     source = plans.get(load.data[0])
     amounts = [tuple(value_of(v) for v in pair) for pair in load.data[1].amounts] if load.data[1] else [(0, 0)] * len(load.args)
     skip = skipped(program, p.stage, load, choice)
@@ -331,7 +343,7 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
             # gathered positions: one copy with the vector axis innermost serves every position
             coords = [("dim", d, 0) for d in range(len(load.args))]
             order = [d for d in spec.permutation(program.layout) if d != moving[0]] + moving
-            return Operand(load, "staged", f"{p.stage.name}_{load.data[0]}_last", coords, Layout(spec.shape, order))
+            return Operand(load, "staged", f"{p.stage.name}_{load.data[0]}_last", coords, Layout(spec.shape, order), dtype=_copied(program, load))
     elif p.stage.combiner is not None:
         ranges = _ranges(p)
         spans = [interval(a, ranges) for a in load.args]
@@ -369,14 +381,14 @@ def row_axis(program, stage, choice) -> str | None:
     return row if separate else None
 
 
-def _parameter(p, load, kinds, choice, label) -> Operand:
+def _parameter(program, p, load, kinds, choice, label) -> Operand:
     """A parameter in loop order, its vectors side by side where the read changes from lane to lane."""
     moving = any(k in _MOVING for k in kinds)
     extents = dict(p.extents)
     if moving and p.stage.combiner:
         extents[p.vec] = p.layout.blocks * p.lanes
     axes = _axis_order(p.stage, load, reduce_order(p.stage, choice))
-    return _packed(load, axes, p.vec if moving else None, p.lanes, label, extents)
+    return _packed(program, load, axes, p.vec if moving else None, p.lanes, label, extents)
 
 
 def _ranges(p: StagePlan) -> dict:
@@ -422,7 +434,7 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
             widest = max(inner, key=lambda i: extents[i])
             block = choice.get(f"{stage.name}.block", 0) or extents[widest]
             split, lanes = widest, min(block, extents[widest])
-    return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch)
+    return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch, _copied(program, load))
 
 
 def staged_bytes(plan: Plan) -> int:
@@ -431,5 +443,5 @@ def staged_bytes(plan: Plan) -> int:
     for p in plan.stages:
         if not p.is_output and p.stage is not plan.output:
             total += 4 * math.prod(p.layout.shape)
-        total += sum(4 * math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged")
+        total += sum(BYTES[o.dtype] * math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged")
     return total

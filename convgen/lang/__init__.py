@@ -2,7 +2,7 @@
 
 from .operator import Operator, Prepared, choice, integer, ints, operator, pads
 from .program import Program
-from .sampling import BATCH_NORM, either, normal, rows, uniform
+from .sampling import BATCH_NORM, either, normal, rows, uniform, whole
 from .workload import Workload, parse
 
-__all__ = ["BATCH_NORM", "Operator", "Prepared", "Program", "Workload", "choice", "either", "integer", "ints", "normal", "operator", "pads", "parse", "rows", "uniform"]
+__all__ = ["BATCH_NORM", "Operator", "Prepared", "Program", "Workload", "choice", "either", "integer", "ints", "normal", "operator", "pads", "parse", "rows", "uniform", "whole"]

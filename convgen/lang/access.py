@@ -25,6 +25,17 @@ def specialised(program):
     return replace(program, stages=[replace(s, body=simplify(s.body, extents(s))) for s in program.stages])
 
 
+def element_dtype(program, load) -> str:
+    """The dtype in which a read finds its tensor: a border tensor's own, int32 or float32 for a stage's result."""
+    spec = program.tensor(load.data[0])
+    return spec.dtype if spec is not None else computed(load)
+
+
+def computed(e) -> str:
+    """The dtype in which an expression is computed."""
+    return {"int": "int32", "float": "float32", "bool": "bool"}[e.dtype]
+
+
 def spliced(program, stage, stages, element):
     """The program with `stage` replaced by `stages`; `element(index)` reads what was element `index` of the old one."""
     def reread(e):

@@ -16,8 +16,8 @@ LENGTHS = ("D", "H", "W", "L")  # dims that are positions; sizes made by `out` j
 class Trace:
     """What a declaration, and everything inlined into it, has recorded so far. `symbols`: values of dims and attributes, for messages."""
 
-    def __init__(self, dtype, symbols):
-        self.dtype, self.symbols = dtype, symbols
+    def __init__(self, dtype, symbols, out_dtype=None):
+        self.dtype, self.symbols, self.out_dtype = dtype, symbols, out_dtype or dtype
         self.guards, self.tensors, self.stages, self.checks = [], [], [], []
         self.names = {"out": None}  # of axes, tensors and stages, in the order they were made; the output's is taken
 
@@ -59,6 +59,11 @@ class Builder:
         if name not in self._sizes:
             self._refuse(f"dimension {name} is missing")
         return self._sizes[name]
+
+    @property
+    def out_dtype(self) -> str:
+        """The dtype that the workload asks its output to have."""
+        return self._trace.out_dtype
 
     def size(self, name: str, value):
         """Name a derived size, so that axes and tensors can use it by letter."""
@@ -121,7 +126,7 @@ class Builder:
         made = [self.axis(n.lower(), self._size_of(n)) for n in names.split()]
         return made if len(made) > 1 else made[0]
 
-    def _declare(self, name, kind, dims, values=None, spatial=None):
+    def _declare(self, name, kind, dims, values=None, spatial=None, dtype=None):
         if len(dims) == 1 and isinstance(dims[0], str):
             dims = dims[0].split()
         extents = [self._size_of(d) for d in dims]
@@ -138,20 +143,22 @@ class Builder:
         if spatial is None:
             spatial = tuple(i for i, d in enumerate(dims) if isinstance(d, str) and d in self._spatial)
         self._trace.unique(name)
-        self._trace.tensors.append(TensorSpec(name, kind, [tree_of(s) for s in extents], shape, self._trace.dtype, spatial, values))
-        return E.Tensor(name, extents)
+        dtype = dtype or self._trace.dtype
+        self._trace.tensors.append(TensorSpec(name, kind, [tree_of(s) for s in extents], shape, dtype, spatial, values))
+        return E.Tensor(name, extents, kind="int" if dtype in E.INTEGERS else "float")
 
-    def input(self, name: str, *dims, pad=None, mode="zeros", values: dict | None = None) -> E.Tensor:
+    def input(self, name: str, *dims, pad=None, mode="zeros", fill=None, values: dict | None = None, dtype: str | None = None) -> E.Tensor:
         """A tensor that changes per call. `dims`: letters in one string, or letters and sizes. `pad`: (before, after) for the last dims.
 
-        `values`: what realistic contents are, where standard normal is not (sampling.normal, uniform, rows).
+        `fill`: an element of a parameter that continues it, for mode "value". `values`: what realistic contents are, where standard normal is not
+        (sampling.normal, uniform, rows, whole). `dtype`: its storage where that is not the workload's own.
         """
-        t = self._declare(name, "input", dims, values)
-        return t.padded(pad, mode) if pad is not None else t
+        t = self._declare(name, "input", dims, values, dtype=dtype)
+        return t.padded(pad, mode, fill) if pad is not None else t
 
-    def param(self, name: str, *dims, values: dict | None = None) -> E.Tensor:
+    def param(self, name: str, *dims, values: dict | None = None, dtype: str | None = None) -> E.Tensor:
         """A tensor that is constant at inference; stages that read only such tensors run once, when they are bound."""
-        return self._declare(name, "param", dims, values)
+        return self._declare(name, "param", dims, values, dtype=dtype)
 
     def has(self, name: str) -> bool:
         """Whether the workload states that the optional tensor `name` is given."""
@@ -163,7 +170,7 @@ class Builder:
         return self._materialise(body, axes, combiner, name or combiner, None)[1]
 
     def _materialise(self, body, reduce, combiner, name, axes):
-        body = E.to_float(body)
+        body = _value(body)
         reduced = {a.data for a in reduce}
         free = {e.data: e for e in body.walk() if e.op == "axis" and e.data not in reduced}
         if axes is None:
@@ -173,7 +180,7 @@ class Builder:
             self._refuse(f"the stage {name} depends on axis {left[0]}, which is neither reduced nor one of its own ({', '.join(a.data for a in axes)})")
         stage = Stage(self._trace.unique(name), list(axes), list(reduce), combiner, body)
         self._trace.stages.append(stage)
-        tensor = E.Tensor(stage.name, [a.size for a in axes])
+        tensor = E.Tensor(stage.name, [a.size for a in axes], kind=body.dtype)
         return tensor, tensor[tuple(axes)]
 
     def sum(self, body, axes, name=None):
@@ -190,13 +197,13 @@ class Builder:
 
     def stage(self, value, axes=None, name="stage") -> E.Tensor:
         """Give a value its own tensor, to be read at other positions. `axes`: the order of its dimensions; default: as the axes were made."""
-        value = E.to_float(value)
+        value = _value(value)
         axes = self._trace.in_order(set_of_axes(value)) if axes is None else list(axes)
         last = self._trace.stages[-1] if self._trace.stages else None
         if last is not None and value.op == "load" and value.data == (last.name, None) and all(a.op == "axis" for a in value.args):
             if sorted(a.data for a in value.args) == sorted(a.data for a in axes) == sorted(a.data for a in last.axes):
                 last.axes, value.args = axes, tuple(axes)  # nothing else has read it yet: store it in the order asked for
-                return E.Tensor(last.name, [a.size for a in axes])
+                return E.Tensor(last.name, [a.size for a in axes], kind=value.dtype)
         return self._materialise(value, [], None, name, axes)[0]
 
     def softmax(self, logits, axis):
@@ -233,6 +240,15 @@ class Builder:
     def erf(self, v): return E.unary("erf", v)
     def sqrt(self, v): return E.unary("sqrt", v)
     def floor(self, v): return E.unary("floor", v)
+
+    def round(self, v):
+        """The nearest integer, halves to the even one."""
+        return E.unary("round", v)
+
+    def single(self, v):
+        """`v` rounded to float32: where every operation is, the result is defined bit by bit."""
+        return E.unary("single", v)
+
     def float(self, v): return E.to_float(v)
     def int(self, v): return E.to_int(v)
     def minimum(self, a, b): return E.binary("min", a, b)
@@ -253,7 +269,7 @@ class Builder:
             self._refuse(f"a declaration returns the value of one output element, got {type(value).__name__}")
         if self._output_axes is None:
             self._refuse("a declaration states its output axes with o.axes(...)")
-        return E.to_float(value)
+        return _value(value)
 
     def finish(self, value, present, activation, channel_axis, **program) -> Program:
         """Append the epilogue the workload asks for, close the output stage, and return the Program."""
@@ -290,7 +306,7 @@ class Builder:
         stage = next((s for s in self._trace.stages if value.op == "load" and value.data == (s.name, None)), None)
         if stage is None or [a.data if a.op == "axis" else None for a in value.args] != [a.data for a in stage.axes]:
             raise ArgumentError(f"{operator}: {name} must be a tensor; make one with o.stage(value, axes)")
-        return E.Tensor(stage.name, [a.size for a in stage.axes])
+        return E.Tensor(stage.name, [a.size for a in stage.axes], kind=stage.body.dtype)
 
     def _adopt(self, inner, value, present, activation, channel_axis):
         """The value of an inlined operator. This operator's output axes are those of the last one inlined, unless it states its own."""
@@ -302,6 +318,12 @@ class Builder:
         if not self._stated:
             self._output_axes, self._output_spatial = inner._output_axes, inner._output_spatial
         return value
+
+
+def _value(e) -> E.Expr:
+    """What a stage computes: an integer where it comes from elements of integer tensors alone, else a float."""
+    e = E.lift(e)
+    return e if e.dtype == "int" and any(l.dtype == "int" for l in e.loads()) else E.to_float(e)
 
 
 def set_of_axes(value):

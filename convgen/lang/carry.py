@@ -76,7 +76,9 @@ class Rounding:
             return 2 / math.sqrt(math.pi) * np.exp(-v[0] * v[0]) * m[0] + np.abs(value)
         if op == "sqrt":
             return m[0] / (2 * np.maximum(value, 1e-300)) + value
-        if op == "floor":  # a step, taken the same way by whatever uses its fraction
+        if op == "single":  # the rounding of the operation below, which counted it, or of an integer
+            return np.maximum(m[0], np.abs(value))
+        if op in ("floor", "round"):  # a step, taken the same way by whatever uses its fraction
             return np.zeros_like(value)
         return m[0]
 

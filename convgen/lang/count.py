@@ -15,7 +15,7 @@ _COUNTED = {"+", "-", "*", "/", "min", "max", "exp", "sigmoid", "tanh", "erf", "
 
 
 def stage_flops(stage) -> int:
-    """Floating-point operations of one stage. Index arithmetic is not work.
+    """Operations of one stage on elements, floating-point or integer. Index arithmetic is not work.
 
     An operation counts once per point of the axes it depends on, a combination once per element. Terms that a condition on axes alone makes zero (the
     taps of a transposed convolution between two inputs) are not work; taps in the padding are, as everywhere in the literature.
@@ -24,11 +24,20 @@ def stage_flops(stage) -> int:
     body = simplify(stage.body, extents)
     every = tuple(extents)
     work = Fraction(math.prod(extents.values()) if stage.combiner else 0)
-    for e in body.walk():
-        if e.dtype == "float" and e.op in _COUNTED:
+    for e in [*(e for e in body.walk() if e.dtype == "float"), *_on_integers(body)]:
+        if e.op in _COUNTED:
             axes = every if stage.combiner and e is body else e.axes()
             work += math.prod(extents[a] for a in axes)
     return int(work * (_nonzero(body, extents) if stage.combiner == "sum" else 1))
+
+
+def _on_integers(e):
+    """Nodes that compute with elements of integer tensors."""
+    if e.op != "load" and e.loads():
+        if e.dtype == "int":
+            yield e
+        for a in e.args:
+            yield from _on_integers(a)
 
 
 def _nonzero(body, extents) -> Fraction:
@@ -69,4 +78,4 @@ def least_bytes(program) -> int:
     for t in program.tensors:
         if t.name in read:
             total += math.prod(t.shape) * BYTES[t.dtype]
-    return total + sum(math.prod(s.shape) * BYTES[program.acc_dtype] for n, s in bound.items() if n in read)
+    return total + sum(math.prod(s.shape) * 4 for n, s in bound.items() if n in read)

@@ -1,6 +1,6 @@
 """Index and value expressions: what a stage computes at one point of its iteration space.
 
-One immutable node type serves indices (`int`), values (`float`) and conditions (`bool`). Nodes know nothing of targets; the
+One immutable node type serves indices and elements of integer tensors (`int`), other values (`float`) and conditions (`bool`). Nodes know nothing of targets; the
 oracle, the formula printer, the counters, the role analysis and every emitter walk the same tree.
 """
 
@@ -11,6 +11,7 @@ from ..runtime.sizes import evaluate
 from .size import Size, tree_of, value_of
 
 COMPARE = ("==", "!=", "<", "<=", ">", ">=")
+INTEGERS = ("int8", "uint8", "int32")  # dtypes whose elements are integer values: their arithmetic is exact, in int32
 LOGIC = ("and", "or")
 
 
@@ -183,44 +184,50 @@ def substitute(e: Expr, mapping) -> Expr:
 class Padding:
     """How a tensor continues outside its extents: per dimension (before, after) and a mode.
 
-    Modes as in torch.nn.functional.pad: zeros, reflect, replicate, circular. Indices count from the first
-    padded position, as the formula of a window reads: x[p * stride + r * dilation].
+    Modes as in torch.nn.functional.pad: zeros, reflect, replicate, circular; and "value": an element `fill` of a parameter.
+    Indices count from the first padded position, as the formula of a window reads: x[p * stride + r * dilation].
     """
 
-    MODES = ("zeros", "reflect", "replicate", "circular")
-    __slots__ = ("amounts", "mode")
+    MODES = ("zeros", "reflect", "replicate", "circular", "value")
+    __slots__ = ("amounts", "mode", "fill")
 
-    def __init__(self, amounts, mode="zeros"):
+    def __init__(self, amounts, mode="zeros", fill=None):
         if mode not in self.MODES:
             raise ArgumentError(f"padding mode must be one of {', '.join(self.MODES)}, got {mode!r}")
-        self.amounts, self.mode = tuple(amounts), mode
+        if (mode == "value") != (fill is not None) or fill is not None and (fill.op != "load" or fill.axes()):
+            raise ArgumentError("padding by value takes one element of a parameter, and no other mode takes any")
+        self.amounts, self.mode, self.fill = tuple(amounts), mode, fill
 
     def to_json(self):
-        return {"amounts": [[[tree_of(a), value_of(a)] for a in pair] for pair in self.amounts], "mode": self.mode}
+        filled = {"fill": to_json(self.fill)} if self.fill is not None else {}
+        return {"amounts": [[[tree_of(a), value_of(a)] for a in pair] for pair in self.amounts], "mode": self.mode, **filled}
 
     @staticmethod
     def from_json(d, guards):
-        return Padding([tuple(Size(t, v, guards) for t, v in pair) for pair in d["amounts"]], d["mode"])
+        return Padding([tuple(Size(t, v, guards) for t, v in pair) for pair in d["amounts"]], d["mode"], from_json(d["fill"]) if "fill" in d else None)
 
 
 class Tensor:
-    """Something that can be indexed: an input, a parameter or a stage's result. Indexing gives an element's expression."""
+    """Something that can be indexed: an input, a parameter or a stage's result. Indexing gives an element's expression.
 
-    def __init__(self, name, sizes, padding: Padding | None = None):
-        self.name, self.sizes, self.padding = name, tuple(sizes), padding
+    `kind`: "int" where its elements are integers, else "float".
+    """
+
+    def __init__(self, name, sizes, padding: Padding | None = None, kind="float"):
+        self.name, self.sizes, self.padding, self.kind = name, tuple(sizes), padding, kind
 
     def __getitem__(self, index) -> Expr:
         index = index if isinstance(index, tuple) else (index,)
         if len(index) != len(self.sizes):
             raise ArgumentError(f"{self.name} has {len(self.sizes)} dimensions, but is indexed by {len(index)}")
-        return Expr("load", [lift(i) for i in index], "float", (self.name, self.padding))
+        return Expr("load", [lift(i) for i in index], self.kind, (self.name, self.padding))
 
-    def padded(self, amounts, mode="zeros") -> "Tensor":
-        """The same tensor, readable outside its extents. `amounts`: (before, after) for the last len(amounts) dimensions."""
+    def padded(self, amounts, mode="zeros", fill: Expr | None = None) -> "Tensor":
+        """The same tensor, readable outside its extents. `amounts`: (before, after) for the last len(amounts) dimensions; `fill`: for mode "value"."""
         if len(amounts) > len(self.sizes) or not all(isinstance(a, (tuple, list)) and len(a) == 2 for a in amounts):
             raise ArgumentError(f"padding of {self.name} must be (before, after) pairs for at most {len(self.sizes)} dimensions, got {amounts!r}")
         full = [(0, 0)] * (len(self.sizes) - len(amounts)) + [tuple(a) for a in amounts]
-        return Tensor(self.name, self.sizes, Padding(full, mode))
+        return Tensor(self.name, self.sizes, Padding(full, mode, fill), self.kind)
 
 
 def to_json(e: Expr):
@@ -232,7 +239,7 @@ def to_json(e: Expr):
         return ["size", *e.data]
     if e.op == "load":
         name, padding = e.data
-        return ["load", name, padding.to_json() if padding else None, [to_json(a) for a in e.args]]
+        return ["load", name, padding.to_json() if padding else None, [to_json(a) for a in e.args], *(["int"] if e.dtype == "int" else [])]
     if e.op == "table":
         return ["table", list(e.data), to_json(e.args[0])]
     return [e.op, e.dtype, [to_json(a) for a in e.args]]
@@ -247,7 +254,7 @@ def from_json(j) -> Expr:
         return Expr("size", (), "int", (j[1], j[2]))
     if j[0] == "load":
         padding = Padding.from_json(j[2], []) if j[2] else None
-        return Expr("load", [from_json(a) for a in j[3]], "float", (j[1], padding))
+        return Expr("load", [from_json(a) for a in j[3]], j[4] if len(j) > 4 else "float", (j[1], padding))
     if j[0] == "table":
         return Expr("table", [from_json(j[2])], "float", tuple(j[1]))
     return Expr(j[0], [from_json(a) for a in j[2]], j[1])

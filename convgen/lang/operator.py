@@ -59,7 +59,9 @@ class Operator:
     """
 
     def __init__(self, fn: Callable, dims: str, cite: str | None, baseline=None, workloads=(), positional: str | None = None,
-                 optional: str = "", channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None, convolution: Callable | None = None):
+                 optional: str = "", channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None, convolution: Callable | None = None,
+                 types=()):
+        self.types = tuple(types)
         self.convolution = convolution
         self.fn, self.name, self.module = fn, fn.__name__, fn.__module__
         self.citation, self._workloads = cite, tuple(workloads)
@@ -200,7 +202,7 @@ def _plain(value):
 
 
 def operator(*, dims: str, cite: str | None = None, baseline=None, workloads=(), positional: str | None = None, optional: str = "",
-             channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None, convolution: Callable | None = None):
+             channel_axis: int = 1, epilogue: bool = True, formulations: dict | None = None, convolution: Callable | None = None, types=()):
     """Declare an operator.
 
     dims: the sizes a workload gives, as capital letters in order, "M=1" for a default. cite: paper. baseline(w, **tensors): the typical PyTorch
@@ -208,7 +210,8 @@ def operator(*, dims: str, cite: str | None = None, baseline=None, workloads=(),
     without the name. positional: order of the call's positional arguments where PyTorch has the function; default: tensors, then keywords. optional: names
     of tensors that a workload may leave out. channel_axis: which output axis bias follows. epilogue: whether bias, bn, residual, activation and gate may be appended.
     convolution(w, **parameters): the ordinary convolution that a workload is (see convgen/ops/plain.py), where libraries that know only those can do it.
+    types: the dtypes it exists in, as ids write them ("u8.i32.u8"), the usual one first; default: any floating storage.
     """
     def wrap(fn):
-        return Operator(fn, dims, cite, baseline, workloads, positional, optional, channel_axis, epilogue, formulations, convolution)
+        return Operator(fn, dims, cite, baseline, workloads, positional, optional, channel_axis, epilogue, formulations, convolution, types)
     return wrap

@@ -1,5 +1,6 @@
 """The float64 oracle: a program evaluated with numpy, stage by stage, without TVM.
 
+Integers below 2^53 are exact in it, and one float32 operation is float64's result rounded to float32, so `single` describes float32 bit by bit.
 Sums of products go through einsum over the factors' own axes (one call per window tap); everything else is evaluated on the full grid.
 Beside each value it can carry a bound (carry.py).
 """
@@ -168,7 +169,8 @@ class _Stage:
         index = tuple(index)
         picked, bound = array[index], None if carried is None else carried[index]
         if valid is not None:
-            picked = np.where(valid, picked, 0.0)
+            outside = 0.0 if padding.fill is None else self._eval(padding.fill, order, fixed)[0]
+            picked = np.where(valid, picked, outside)
             bound = None if bound is None else np.where(valid, bound, 0.0)
         return picked, bound
 
@@ -205,6 +207,6 @@ VALUE = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide, "//": np.floor_divide, "%": np.mod, "min": np.minimum, "max": np.maximum,
     "==": np.equal, "!=": np.not_equal, "<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal,
     "and": np.logical_and, "or": np.logical_or, "not": np.logical_not, "neg": np.negative, "abs": np.abs, "exp": np.exp,
-    "sigmoid": _sigmoid, "tanh": np.tanh, "erf": np.vectorize(math.erf, otypes=[np.float64]), "sqrt": np.sqrt, "floor": np.floor,
+    "sigmoid": _sigmoid, "tanh": np.tanh, "erf": np.vectorize(math.erf, otypes=[np.float64]), "sqrt": np.sqrt, "floor": np.floor, "round": np.rint, "single": lambda v: np.asarray(v, np.float32).astype(np.float64),
     "float": lambda v: np.asarray(v).astype(np.float64), "int": lambda v: np.asarray(v).astype(np.int64), "select": np.where,
 }

@@ -165,8 +165,19 @@ class Program:
         return least_bytes(self)
 
     @property
+    def integral(self) -> bool:
+        """Whether it computes with elements of integer tensors."""
+        return any(t.dtype in E.INTEGERS for t in self.tensors)
+
+    @property
     def exact(self) -> bool:
-        """Whether integers stay integers: only sums, products, maxima, minima and selections, and no fractions among constants (oracle E applies)."""
+        """Whether the result is defined bit by bit (oracle E applies).
+
+        On integers: sums are of integers, and every float operation is rounded to float32 at once. Else, where integers stay integers: only sums,
+        products, maxima, minima and selections, and no fractions among constants.
+        """
+        if self.integral:
+            return all((s.combiner is None or s.body.dtype == "int") and _bitwise(s.body) for s in self.stages)
         allowed = {"load", "const", "size", "axis", "float", "+", "-", "*", "min", "max", "neg", "abs", "select", "//", "%", *E.COMPARE, *E.LOGIC, "not"}
         return all(e.op in allowed and (e.op != "const" or float(e.data).is_integer()) for s in self.stages for e in s.body.walk())
 
@@ -191,6 +202,16 @@ class Program:
     def sample_integers(self, seed=0, limit=2**24):
         from .sampling import integers
         return integers(self, seed, limit)
+
+
+_STEPS = {"load", "const", "min", "max", "select", "round", "floor", "neg", "abs", "single"}  # float values that need no rounding
+
+
+def _bitwise(e, rounded=False) -> bool:
+    """Whether every float operation below is rounded to float32 on its own. `rounded`: the result of this one is."""
+    if e.dtype == "float" and e.op not in _STEPS and not (rounded and e.op in ("+", "-", "*", "/", "sqrt", "float")):
+        return False
+    return all(_bitwise(a, e.op == "single") for a in e.args)
 
 
 def _symbolic(j):

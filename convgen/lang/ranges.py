@@ -56,8 +56,9 @@ def _unary(op, a, b):
         return -b, -a
     if op == "abs":
         return (0 if a <= 0 <= b else min(abs(a), abs(b))), max(abs(a), abs(b))
-    if op == "floor":
-        return (math.floor(a) if math.isfinite(a) else a), (math.floor(b) if math.isfinite(b) else b)
+    if op in ("floor", "round"):
+        step = math.floor if op == "floor" else round
+        return (step(a) if math.isfinite(a) else a), (step(b) if math.isfinite(b) else b)
     if op in ("float", "int"):
         return a, b
     return _LIMITS.get(op, _ANY)

@@ -15,6 +15,9 @@ from ..errors import ArgumentError
 from .size import value_of
 
 
+_RANGES = {"int8": (-127, 127), "uint8": (0, 255)}
+
+
 def normal(mean: float = 0.0, deviation: float = 1.0) -> dict:
     """Normal values."""
     return {"kind": "normal", "mean": float(mean), "deviation": float(deviation)}
@@ -30,6 +33,11 @@ def either(ones: float) -> dict:
     return {"kind": "either", "ones": float(ones)}
 
 
+def whole(low: int, high: int) -> dict:
+    """Integers from low to high, both included, all alike."""
+    return {"kind": "whole", "low": int(low), "high": int(high)}
+
+
 def rows(*each: dict) -> dict:
     """Another distribution for every index of the first dimension (the scale, shift, mean and variance of a batch norm)."""
     return {"kind": "rows", "rows": list(each)}
@@ -41,6 +49,8 @@ BATCH_NORM = rows(uniform(0.5, 1.5), normal(0, 0.1), normal(0, 0.1), uniform(0.5
 def _draw(values, shape, rng):
     if values["kind"] == "rows":
         return np.stack([_draw(v, shape[1:], rng) for v in values["rows"]])
+    if values["kind"] == "whole":
+        return rng.integers(values["low"], values["high"] + 1, shape)
     if values["kind"] == "uniform":
         return rng.uniform(values["low"], values["high"], shape)
     if values["kind"] == "either":
@@ -65,24 +75,26 @@ def _fan(program, name) -> int:
 
 
 def realistic(program, seed=0) -> dict:
-    """Float32 arrays by tensor name: as declared, else inputs standard normal and parameters normal with variance 1/terms."""
+    """Float32 arrays by tensor name: as declared, else integers of the whole range, inputs standard normal and parameters normal with variance 1/terms."""
     out = {}
     for t in program.tensors:
-        usual = normal(0, 1 / math.sqrt(_fan(program, t.name)) if t.kind == "param" else 1)
+        usual = whole(*_RANGES[t.dtype]) if t.dtype in _RANGES else normal(0, 1 / math.sqrt(_fan(program, t.name)) if t.kind == "param" else 1)
         out[t.name] = np.asarray(_draw(t.values or usual, tuple(t.shape), _rng(seed, t.name)), np.float32)
     return out
 
 
 def integers(program, seed=0, limit=2**24) -> dict:
-    """Small integers (as float32) for which every partial sum, in any order, is an exact integer below `limit`.
+    """Values (as float32) with one right result, bit by bit: small integers for which every partial sum, in any order, is exact below `limit`.
 
-    Values are in [-4, 4] for inputs and [-2, 2] for parameters; density falls until the magnitude of the result is below the limit.
+    Where the program's own tensors are integers, realistic values already are such. Else values are in [-4, 4] for inputs and [-2, 2] for parameters; density falls until the magnitude of the result is below the limit.
     Raises ArgumentError if the program's arithmetic leaves the integers, or its constants alone exceed the limit.
     """
     from .carry import Magnitude
     from .oracle import evaluate
     if not program.exact:
         raise ArgumentError(f"{program.operator}: its arithmetic does not keep integers, so there is no exact sample")
+    if program.integral:
+        return realistic(program, seed)
     density = 1.0
     while True:
         out = {}

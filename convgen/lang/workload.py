@@ -48,7 +48,7 @@ class Workload:
         symbols = dict(self.dims)
         for n, spec in op.attributes.items():
             symbols |= A.symbol_values(spec, self.attributes[n])
-        o = Builder(op.name, self.dims, Trace(self.dtype, symbols), present=[f for f in op.optional if self.flags.get(f)])
+        o = Builder(op.name, self.dims, Trace(self.dtype, symbols, self.out_dtype), present=[f for f in op.optional if self.flags.get(f)])
         values = {n: traced(s, self.attributes[n], o._trace.guards) for n, s in op.attributes.items() if n != "activation" or not op.epilogue}
         program = o.finish(op.fn(o, **values), stated(self), self.attributes["activation"] if op.epilogue else None, op.channel_axis, flags=dict(self.flags), dims=dict(self.dims),
                            attributes={k: _plain(v) for k, v in self.attributes.items()}, layout=self.layout, acc_dtype=self.acc_dtype)
@@ -196,9 +196,7 @@ def make(op, kw) -> Workload:
         for d, size in zip(window, sizes):
             if kw.setdefault(d, size) is not size:
                 raise ArgumentError(f"{op.name}: {d} is given twice, as {kw[d]!r} and by kernel={k!r}")
-    dtype = _dtype(op, kw.pop("dtype", "float32"), "dtype", STORAGE)
-    acc = _dtype(op, kw.pop("acc_dtype", "float32"), "acc_dtype", ("float32",))
-    out = _dtype(op, kw.pop("out_dtype", None) or dtype, "out_dtype", STORAGE)
+    dtype, acc, out = _dtypes(op, kw)
     given = kw.pop("layout", "channels_first")
     layout = _LAYOUTS.get(str(given).lower())
     if layout is None:
@@ -238,6 +236,19 @@ def make(op, kw) -> Workload:
         raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {known}, kernel, dtype, acc_dtype, out_dtype and layout")
     attributes = {n: attributes[n] for n in op.attributes}
     return Workload(op, {d: dims[d] for d in op.dims}, attributes, flags, dtype, acc, out, layout)
+
+
+def _dtypes(op, kw) -> tuple:
+    """(dtype, acc_dtype, out_dtype), taken out of the keywords."""
+    if not op.types:
+        dtype = _dtype(op, kw.pop("dtype", "float32"), "dtype", STORAGE)
+        acc = _dtype(op, kw.pop("acc_dtype", "float32"), "acc_dtype", ("float32",))
+        return dtype, acc, _dtype(op, kw.pop("out_dtype", None) or dtype, "out_dtype", STORAGE)
+    known, found = [tuple(LONG[t] for t in types.split(".")) for types in op.types], []
+    for i, name in enumerate(("dtype", "acc_dtype", "out_dtype")):
+        fitting = [k[i] for k in known if list(k[:i]) == found]
+        found.append(_dtype(op, kw.pop(name, None) or fitting[0], name, tuple(dict.fromkeys(fitting))))
+    return tuple(found)
 
 
 def _dtype(op, d, name, allowed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from ..errors import ArgumentError
-from . import blocks, conv, depthwise, dynamic
+from . import blocks, conv, depthwise, dynamic, quantized
 
 TABLE = (
     conv.conv1d,
@@ -30,6 +30,8 @@ TABLE = (
     dynamic.tvconv2d,
     dynamic.dynamic_conv1d,
     dynamic.deform_conv2d,
+    quantized.quantized_conv2d,
+    quantized.quantized_depthwise_conv2d,
 )
 _BY_NAME = {op.name: op for op in TABLE}
 

@@ -35,3 +35,21 @@ def test_compile_export_load(w, home):
 def test_check_compiles_and_verifies(capsys):
     assert main(["check", "conv1d", "--shapes", "2"]) == 0
     assert capsys.readouterr().out.count("kernel against oracle: right (") == 2
+
+
+def test_integers_bit_by_bit(home):
+    """A library of 8-bit kernels: which output dtype is asked for shows in the tensors given; torch and numpy."""
+    op = convgen.operator("quantized_conv2d")
+    sizes = {"N": 1, "C": 19, "O": 17, "H": 9, "W": 7, "kernel": 3, "padding": 1}
+    quantized, sums = op(**sizes, bias=True, relu=True), op(**sizes, out_dtype="int32")
+    convgen.export([quantized, sums], home / "integers.cvg")
+    library = convgen.load(home / "integers.cvg", name="test_integers")
+    tensors = quantized.sample(seed=0)
+    expected = quantized.reference(**tensors)
+    x = tensors.pop("x")
+    bound = library.bind("quantized_conv2d", **tensors, padding=1, relu=True)
+    assert np.array_equal(bound(x).numpy(), expected) and np.array_equal(bound(x.numpy()), expected) and bound(x.numpy()).dtype == np.uint8
+    few = {name: tensors[name] for name in ("weight", "x_zero_point")}
+    assert np.array_equal(library.quantized_conv2d(x, **few, padding=1).numpy(), sums.reference(x=x, **few))
+    with pytest.raises(convgen.Error, match="weight must have dtype int8, got float32"):
+        library.quantized_conv2d(x, **{**few, "weight": few["weight"].float()}, padding=1)

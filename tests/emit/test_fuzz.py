@@ -7,6 +7,7 @@ import pytest
 
 from convgen import schedules, shapes
 from convgen.errors import ArgumentError
+from convgen.lang.workload import LONG
 from convgen.ops.table import TABLE
 from convgen.runtime.cpu import missing
 from tests.emit.kernels import complaints, job, target
@@ -18,7 +19,7 @@ TYPES = [{}, {}, {}, {"dtype": "float16"}, {"dtype": "bfloat16"}, {"dtype": "flo
 def drawn(op, seed):
     """A workload, and others of other batch sizes that its kernel must serve; None where nothing was valid."""
     rng = random.Random(f"{op.name} {seed}")
-    fixed = dict(rng.choice(TYPES), **({"any_batch": True} if rng.random() < 0.2 else {}))
+    fixed = dict(rng.choice(TYPES if not op.types else [{"out_dtype": LONG[t.split(".")[2]]} for t in op.types]), **({"any_batch": True} if rng.random() < 0.2 else {}))
     wish = {d: rng.choice((16, 17, 31, 33, 40, 48, 64)) for d in ("C", "O") if d in op.dims and rng.random() < 0.5}
     if "D" in op.dims:  # else the reference takes longer than the kernel
         wish |= {"N": rng.choice((1, 2)), "D": rng.choice((1, 2, 4, 5)), "H": rng.choice((1, 3, 5, 6)), "W": rng.choice((2, 4, 7, 9)), **{k: rng.choice((1, 2, 3)) for k in ("KD", "KH", "KW")}}

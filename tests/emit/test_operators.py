@@ -5,6 +5,7 @@ import random
 import pytest
 
 from convgen import schedules
+from convgen.ops import table
 from convgen.runtime.cpu import missing
 from tests.emit.kernels import complaints, job, target
 from tests.emit.workloads import HARD, workload
@@ -32,10 +33,10 @@ def test_default_and_random_kernels(kernels, name):
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_half_precision_storage(kernels, name):
-    """Two bytes in memory, float32 in between: results are those of the rounded inputs, rounded once."""
+def test_other_storage(kernels, name):
+    """Two bytes in memory, float32 in between: results are those of the rounded inputs, rounded once. Or all the dtypes an operator has of its own."""
     wide = name in ("conv2d", "depthwise_conv2d", "dynamic_conv1d", "deform_conv2d")  # one of every kind writes float32 as well
-    types = ["f16.f32.f16", "bf16.f32.bf16", *(["bf16.f32.f32", "f16.f32.f32"] if wide else [])]
+    types = table.get(name).types or ["f16.f32.f16", "bf16.f32.bf16", *(["bf16.f32.f32", "f16.f32.f32"] if wide else [])]
     wrong, _ = kernels.check([workload(name, HARD[name][i % 2], kind) for i, kind in enumerate(types)])
     assert not wrong, "\n".join(wrong)
 

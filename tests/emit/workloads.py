@@ -1,6 +1,7 @@
 """Shapes where kernels break: channels beside the lanes, windows larger than the image, one-sided padding, every flag. Ids without dtypes: they vary."""
 
 from convgen.lang import parse
+from convgen.ops import table
 
 HARD = {
     "conv1d": ["n1,c17,o33,l9,k3;stride=2,padding=0_2,padding_mode=reflect:ncl:act=relu,bias,residual", "n3,c8,o16,l2,k5;padding=4,dilation=2:nlc:act=gelu",
@@ -32,11 +33,16 @@ HARD = {
     "tvconv2d": ["n2,c12,h6,w7,k3x5;stride=2x1,padding=1_1x4_0:nchw:act=silu,bias", "n1,c17,h5,w4,k3x3;padding=2,dilation=2:nhwc:residual", "n3,c5,h4,w9,k1x2:nhwc"],
     "dynamic_conv1d": ["n2,c12,heads3,l9,k4;alignment=causal:ncl:act=relu,bias", "n1,c16,heads1,l5,k7:nlc:residual", "n3,c6,heads6,l8,k3;softmax=false:nlc"],
     "deform_conv2d": ["n1,c6,o17,h7,w5,dg3,k3x3;stride=2x1,padding=1_2x0_1:nchw:act=relu,bias,mask", "n2,c8,o6,h5,w6,k3x2;padding=2,groups=2,dilation=2x1:nhwc:residual", "n1,c16,o16,h4,w4,dg2,k1x1:nhwc:bn,mask"],
+    "quantized_conv2d": ["n1,c19,o17,h5,w9,k5x3;stride=2x1,padding=2_1x0_3,relu=true:nchw:bias", "n2,c33,o16,h3,w4,k3x5;padding=1x4,dilation=1x2:nhwc", "n1,c12,o20,h7,w6,k3x3;padding=1,groups=4:nchw:bias",
+                         "n1,c64,o34,h6,w5,k1x1:nhwc:bias", "n1,c32,o64,h9,w7,k3x3;stride=2,padding=1,groups=2,relu=true:nhwc", "n1,c1,o1,h9,w8,k2x2;stride=3:nchw"],
+    "quantized_depthwise_conv2d": ["n1,c17,h9,w7,k3x5;stride=2x1,padding=1_2x0_4,relu=true:nchw:bias", "n2,c33,h3,w5,k7x7;padding=3:nhwc:bias", "n1,c5,m3,h6,w9,k3x3;padding=2,dilation=2:nhwc",
+                                   "n1,c16,m2,h8,w17,k3x3;padding=1:nchw"],
 }
 
 
-def workload(name, text, types="f32.f32.f32", any_batch=False):
-    """The workload of one text above."""
+def workload(name, text, types=None, any_batch=False):
+    """The workload of one text above, in float32 or the operator's own usual dtypes."""
+    types = types or next(iter(table.get(name).types), "f32.f32.f32")
     dims, layout, *flags = text.split(":")
     if any_batch:
         dims = "n{}+,{}".format(*dims[1:].split(",", 1))

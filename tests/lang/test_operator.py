@@ -152,7 +152,7 @@ def test_clamped_gathers_are_known_to_stay_inside():
     (lambda o: o.input("x", "N")[o.axes("N")[0]] + o.input("x", "N")[0], "mine: the name x is taken"),
     (lambda o: o.input("out", "N")[o.axes("N")[0]], "mine: the name out is taken"),
     (lambda o: o.input("x", "N", pad=[1])[o.axes("N")[0]], "padding of x must be .before, after. pairs"),
-    (lambda o: o.input("x", "N", pad=[(1, 1)], mode="mirror")[o.axes("N")[0]], "padding mode must be one of zeros, reflect, replicate, circular, got 'mirror'"),
+    (lambda o: o.input("x", "N", pad=[(1, 1)], mode="mirror")[o.axes("N")[0]], "padding mode must be one of zeros, reflect, replicate, circular, value, got 'mirror'"),
     (lambda o: o.select(o.axes("N")[0], 1.0, 0.0), "expected a condition such as a comparison, got the index n"),
     (lambda o: 1.0 if o.axes("N")[0] == 0 else 0.0, "has no truth value"),
     (lambda o: o.axes("N")[0] / 2, "ambiguous"),

@@ -12,6 +12,7 @@ from convgen.lang.workload import flag_names
 from convgen.ops.table import TABLE
 
 OPERATORS = {op.name: op for op in TABLE}
+FLOATING = {name: op for name, op in OPERATORS.items() if not op.types}
 repeatable = settings(max_examples=16, deadline=None, derandomize=True)
 brief = settings(repeatable, max_examples=6)
 

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 from convgen.lang import Program, parse
 from convgen.lang.carry import Magnitude
 from convgen.lang.oracle import evaluate
-from tests.ops.cases import OPERATORS, assert_equal, brief, double, repeatable, workloads
+from tests.ops.cases import FLOATING, OPERATORS, assert_equal, brief, double, repeatable, workloads
 
 every_operator = pytest.mark.parametrize("name", OPERATORS)
+floating = pytest.mark.parametrize("name", FLOATING)
 
 # Its coordinates pass through [-1, 1] and back, which rounds more often than the description does.
 NORMALISED = {"grid_sample"}
 
 
-@every_operator
+@floating
 def test_oracle_equals_every_pytorch_formulation_in_float64(name):
     @repeatable
     @given(workloads(OPERATORS[name]))
@@ -33,7 +34,7 @@ def test_oracle_equals_every_pytorch_formulation_in_float64(name):
     check()
 
 
-@every_operator
+@floating
 def test_float32_stays_within_the_bound(name):
     @repeatable
     @given(workloads(OPERATORS[name]))
@@ -69,7 +70,7 @@ def _integral(op):
     return None if op.name in ("dilated_reparam_conv2d", "deform_conv2d", "convnext_block2d", "partial_padding_conv2d", "partial_conv2d") else plain
 
 
-@pytest.mark.parametrize("name", [name for name, op in OPERATORS.items() if _integral(op) is not None])
+@pytest.mark.parametrize("name", [name for name, op in FLOATING.items() if _integral(op) is not None])
 @pytest.mark.parametrize("limit", [2**24, 2**8])
 def test_integer_samples_are_exact_in_float32(name, limit):
     op = OPERATORS[name]

@@ -25,8 +25,9 @@ class Formulation(nn.Module):
         self.run = form.run if isinstance(form, Prepared) else form
         ready = form.prepare(self.workload, **given) if isinstance(form, Prepared) else given
         self.constants = [n for n in ready if n not in self.names]
-        for n in self.constants:
-            self.register_parameter(f"p_{n}", nn.Parameter(ready[n], requires_grad=False))
+        for n in self.constants:  # packed weights and numbers stay what they are
+            plain = isinstance(ready[n], torch.Tensor) and ready[n].layout is torch.strided
+            setattr(self, f"p_{n}", nn.Parameter(ready[n], requires_grad=False) if plain else ready[n])
         self.after = [k for k in after if k not in self.names]
         for k in self.after:
             self.register_parameter(f"after_{k}", nn.Parameter(after[k], requires_grad=False))  # a folded form may have a bias of its own
