@@ -1,4 +1,4 @@
-"""Memory layouts: an order of dims, one of which may be split into blocks of vector lanes with the lanes innermost."""
+"""Memory layouts: an order of dims, of which one may be split into blocks of vector lanes, and another into what one lane takes together."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ class Layout:
     """How a tensor with logical `extents` lies in memory.
 
     `order`: logical dims, outermost first. `split`: the dim whose blocks of `lanes` move innermost (its outer part keeps its place), or None.
-    Extents may be TVM variables where no dim is split.
+    `inner`: a dim whose blocks of `width`, a divisor of its extent, move further inside than the lanes. Extents may be TVM variables where no dim is split.
     """
 
-    def __init__(self, extents, order=None, split=None, lanes=1):
-        self.extents, self.split, self.lanes = list(extents), split, lanes
+    def __init__(self, extents, order=None, split=None, lanes=1, inner=None, width=1):
+        self.extents, self.split, self.lanes, self.inner, self.width = list(extents), split, lanes, inner, width
         self.order = list(order) if order is not None else list(range(len(self.extents)))
 
     @property
     def shape(self) -> list:
-        dims = [self.blocks if d == self.split else self.extents[d] for d in self.order]
-        return dims + [self.lanes] if self.split is not None else dims
+        dims = [self.blocks if d == self.split else self.extents[d] // self.width if d == self.inner else self.extents[d] for d in self.order]
+        return dims + self._inside(self.lanes, self.width)
+
+    def _inside(self, lanes, width) -> list:
+        """The innermost dims, from what stands for the lanes and for a lane's own."""
+        return ([lanes] if self.split is not None else []) + ([width] if self.inner is not None else [])
 
     @property
     def blocks(self) -> int:
@@ -25,14 +29,14 @@ class Layout:
 
     def index(self, logical) -> list:
         """Physical index of a logical one."""
-        physical = [logical[d] // self.lanes if d == self.split else logical[d] for d in self.order]
-        return physical + [logical[self.split] % self.lanes] if self.split is not None else physical
+        physical = [logical[d] // self.lanes if d == self.split else logical[d] // self.width if d == self.inner else logical[d] for d in self.order]
+        return physical + self._inside(self.split is not None and logical[self.split] % self.lanes, self.inner is not None and logical[self.inner] % self.width)
 
     def logical(self, physical) -> list:
         """Logical index of a physical one; along the split dim it may exceed the extent (the last block's fill)."""
-        out = [None] * len(self.extents)
+        out, lane = [None] * len(self.extents), physical[-1 if self.inner is None else -2]
         for d, v in zip(self.order, physical):
-            out[d] = v * self.lanes + physical[-1] if d == self.split else v
+            out[d] = v * self.lanes + lane if d == self.split else v * self.width + physical[-1] if d == self.inner else v
         return out
 
     @property

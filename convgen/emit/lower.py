@@ -8,6 +8,7 @@ import tvm
 from tvm import te, tirx
 
 from ..lang import access, expr as E
+from ..lang.count import BYTES
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from . import border
@@ -39,6 +40,9 @@ class Block:
     separate: bool = False  # whether the tiles of a row leave out different terms, so that each needs its own code
     moves: tuple = ()  # axes of the output that it depends on
     batch: tuple = ()  # of the output: the axes that only ever count samples
+    narrow: int = 1  # how many elements of what it writes fit where a float32 does
+    dot: object = None  # the dot.Dot that its innermost loops are
+    data: str = ""  # dtype in which it finds the dot product's data
 
 
 @dataclass
@@ -223,12 +227,13 @@ class _Lowering:
                     limit = self._extent_of(name, d)
                     if span is not None and isinstance(limit, int) and span > limit:
                         index[d] = te.min(i, limit - 1)
-            value = self.element(name, index, padding, operand.skip, self.fill(p, load)).astype(operand.dtype)
+            value = _stored(self.element(name, index, padding, operand.skip, self.fill(p, load)), operand.dtype)
             return tirx.if_then_else(tirx.all(*guard), value, _zero(value)) if guard else value
         self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
         follows = lambda axes: any(axes & set(a.axes()) for a in load.args)
-        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand), moves=self._moves(stage, follows)))
+        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand), moves=self._moves(stage, follows),
+                                 narrow=4 // BYTES[operand.dtype]))
 
     def stage(self, p):
         """One run-time stage in its layout."""
@@ -238,7 +243,7 @@ class _Lowering:
                 self.copy(operand, p)
         names = [a.name for a in stage.axes]
         layout.extents = [self._axis_extent(stage, n, e) for n, e in zip(names, layout.extents)]
-        reduced = {a.name: te.reduce_axis((0, value_of(a.size)), name=a.name) for a in stage.reduce}
+        reduced = {a.name: te.reduce_axis((0, p.extents[a.name]), name=a.name) for a in stage.reduce}
         read = self.reader(p)
         true = access.extents(stage)
 
@@ -257,13 +262,19 @@ class _Lowering:
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
-                                 tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool)))
+                                 tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
+                                 dot=p.dot, data=self.data_dtype(p)))
 
     @staticmethod
     def _conditional(p) -> bool:
         """Whether a stage's terms are zero under a condition that all lanes share."""
         body = p.stage.body
         return p.stage.combiner == "sum" and body.op == "select" and E.is_const(body.args[2], 0.0) and p.vec not in body.args[0].axes() and bool(body.args[1].loads())
+
+    def data_dtype(self, p):
+        """In what dtype a stage finds the data of its dot product."""
+        operand = p.operands[P.key(p.dot.data)] if p.dot is not None else None
+        return "" if operand is None else operand.dtype if operand.kind == "staged" else p.dot.dtypes[0]
 
     def output(self):
         """The output tensor: the last tiles through the epilogue, or a map of its own."""
@@ -409,8 +420,15 @@ def _needed(blocks, out):
 def _element(tensor, index):
     """An element in the dtype of computing: integers in int32, other values in float32."""
     value, stored = tensor(*index), str(tensor.dtype)
+    if stored == "uint16":  # the bits of a bfloat16
+        return tirx.reinterpret("float32", value.astype("uint32") << 16)
     wide = "int32" if stored in E.INTEGERS else "float32"
     return value if stored == wide else value.astype(wide)
+
+
+def _stored(value, dtype):
+    """A value of computing as a copy keeps it."""
+    return (tirx.reinterpret("uint32", value) >> 16).astype(dtype) if dtype == "uint16" else value.astype(dtype)
 
 
 def _zero(value):

@@ -15,7 +15,7 @@ from ..lang import access, expr as E
 from ..lang.count import BYTES, stage_flops
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
-from . import borders
+from . import borders, dot
 from .layout import Layout
 
 
@@ -23,7 +23,7 @@ from .layout import Layout
 class Operand:
     """How one read reaches its data. `coords` are the dims of the staged or packed copy: ("dim", d, first), ("axis", name) or ("one",).
 
-    `dtype`: of the copy. Integers are copied as they are stored, other values as float32.
+    `dtype`: of the copy. Integers, and what a dot product takes, are copied as they are stored, other values as float32.
     """
 
     load: E.Expr
@@ -50,6 +50,7 @@ class StagePlan:
     extents: dict
     layout: Layout
     operands: dict = field(default_factory=dict)
+    dot: object = None  # the dot.Dot that one instruction computes
     store: object = None  # the map stage (or None for a plain copy) that writes the output from this stage's tiles
     is_output: bool = False
     row: str | None = None  # the axis whose tiles leave out different terms and get code of their own
@@ -144,6 +145,9 @@ def make(program, choice: dict, lanes: int) -> Plan:
     for stage in reversed(emitted):
         vec, width = _vector(program, stage, choice, plans, lanes)
         ext, sizes = access.extents(stage), (1, 1)
+        product = dot.find(program, stage) if choice.get(f"{stage.name}.dot") else None
+        if product is not None:
+            ext[product.axis] = -(-ext[product.axis] // product.width) * product.width
         if stage.combiner:
             sizes = tile_sizes(program, stage, vec, choice)
             for axis, tile in zip(tile_axes(program, stage, vec), sizes):
@@ -156,7 +160,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
             vec_extent = ext[vec]
         names = [a.name for a in stage.axes]
         layout = Layout([vec_extent if n == vec else ext[n] for n in names], None, names.index(vec), width)
-        plans[stage.name] = StagePlan(stage, vec, width, ext, layout, store=store if stage is anchor else None, is_output=stage is anchor, tile=sizes)
+        plans[stage.name] = StagePlan(stage, vec, width, ext, layout, dot=product, store=store if stage is anchor else None, is_output=stage is anchor, tile=sizes)
     order = [plans[s.name] for s in emitted]
     for p in order:
         for load in p.stage.body.loads():
@@ -310,14 +314,21 @@ def _axis_order(stage, load, order):
     return [a.name for a in stage.axes if a.name in used] + [n for n in reduced if n in used]
 
 
-def _packed(program, load, axes, vec, lanes, name, extents):
+def _packed(program, load, axes, vec, lanes, name, extents, product=None):
     coords = [("axis", a) for a in axes] or [("one",)]
     split = axes.index(vec) if vec in axes else None
-    return Operand(load, "packed", name, coords, Layout([extents[a] for a in axes] or [1], None, split, lanes), dtype=_copied(program, load))
+    inner = (axes.index(product.axis), product.width) if product is not None and product.axis in axes else (None, 1)
+    return Operand(load, "packed", name, coords, Layout([extents[a] for a in axes] or [1], None, split, lanes, *inner), dtype=_copied(program, load, product))
 
 
-def _copied(program, load) -> str:
-    return access.element_dtype(program, load) if load.dtype == "int" else "float32"
+def _copied(program, load, product=None) -> str:
+    return access.element_dtype(program, load) if load.dtype == "int" or product is not None else "float32"
+
+
+def _staged_dtype(program, load, product) -> str:
+    """As _copied; but a temporary of bfloat16 has to be one of its bits, for TVM would make it one of float32."""
+    dtype = _copied(program, load, product)
+    return "uint16" if dtype == "bfloat16" else dtype
 
 
 _MOVING = ("plain", "window", "run", "other")  # kinds of an index that change from lane to lane
@@ -352,7 +363,8 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
         contiguous = "other" not in kinds and (not moving or in_a_row)
         inline = choice.get(f"{p.stage.name}.padding", "stage") == "inline"
         blocked = choice.get(f"{p.stage.name}.pack") == "blocked" and not moving
-        if all(map(math.isfinite, sum(spans, ()))) and (padded and not inline or blocked or not contiguous):
+        beyond = p.dot is not None and p.extents[p.dot.axis] > access.extents(p.stage)[p.dot.axis]
+        if all(map(math.isfinite, sum(spans, ()))) and (padded and not inline or blocked or beyond or not contiguous):
             shape = spec.shape if spec else source.stage.shape
             for d in skip:  # the copy holds the data alone
                 spans[d] = (amounts[d][0], amounts[d][0] + shape[d] - 1)
@@ -388,7 +400,7 @@ def _parameter(program, p, load, kinds, choice, label) -> Operand:
     if moving and p.stage.combiner:
         extents[p.vec] = p.layout.blocks * p.lanes
     axes = _axis_order(p.stage, load, reduce_order(p.stage, choice))
-    return _packed(program, load, axes, p.vec if moving else None, p.lanes, label, extents)
+    return _packed(program, load, axes, p.vec if moving else None, p.lanes, label, extents, p.dot)
 
 
 def _ranges(p: StagePlan) -> dict:
@@ -434,7 +446,7 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
             widest = max(inner, key=lambda i: extents[i])
             block = choice.get(f"{stage.name}.block", 0) or extents[widest]
             split, lanes = widest, min(block, extents[widest])
-    return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch, _copied(program, load))
+    return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch, dtype=_staged_dtype(program, load, p.dot))
 
 
 def staged_bytes(plan: Plan) -> int:

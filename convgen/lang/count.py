@@ -10,7 +10,7 @@ import numpy as np
 from . import expr as E
 from .ranges import simplify
 
-BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "int8": 1, "uint8": 1}
+BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "uint16": 2, "int8": 1, "uint8": 1}
 _COUNTED = {"+", "-", "*", "/", "min", "max", "exp", "sigmoid", "tanh", "erf", "sqrt", "abs"}
 
 

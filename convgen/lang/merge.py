@@ -99,7 +99,7 @@ def _stage(s, at):
             raise _Apart
         if amounts:
             del amounts[j]
-        return E.Expr("load", [*map(walk, e.args[:j]), one, *map(walk, e.args[j + 2:])], e.dtype, (name, E.Padding(amounts, padding.mode) if padding else None))
+        return E.Expr("load", [*map(walk, e.args[:j]), one, *map(walk, e.args[j + 2:])], e.dtype, (name, E.Padding(amounts, padding.mode, padding.fill) if padding else None))
     try:
         return Stage(s.name, axes, s.reduce, s.combiner, walk(s.body))
     except _Apart:

@@ -28,11 +28,14 @@ def apply(module, blocks, choice: dict, lanes: int):
     for b in blocks:
         if b.kind == "copy" and b.name not in done:
             _elementwise(sch, b, lanes, b.name in tiled)
-    for block, loop in decompose:
+    for block, loop, tile in decompose:
         update = sch.get_sblock(block)
-        sch.decompose_reduction(update, loop)
+        init = sch.decompose_reduction(update, loop)
         if by_name[block].tested:
             terms.conditional(sch, update)
+        if tile is not None:
+            sch.vectorize(sch.get_loops(init)[-1])
+            _instruction(sch, by_name[block], tile, sch.get_loops(init)[0])
     return turn.rewrite(sch.mod, {b.name: b.turn for b in blocks if b.turn is not None})
 
 
@@ -55,14 +58,25 @@ def _cut(sch, blocks, cut, lanes):
     return {*names, out.name}
 
 
+def _instruction(sch, b, loop, outermost):
+    """The dot product instruction in place of the innermost loops, over lanes and over what a lane takes together."""
+    from . import intrinsics
+    width = _extent(sch, loop)
+    code = intrinsics.library(b.dot.dtypes, width)
+    if code is not None:
+        sch.annotate(outermost, "pragma_import_llvm", code)
+    sch.tensorize(loop, intrinsics.register(b.dot.dtypes, b.data, width, b.dot.first))
+
+
 def _extent(sch, loop):
     e = sch.get(loop).extent
     return int(e) if isinstance(e, (int, tirx.IntImm)) else None
 
 
-def _width(extent, lanes) -> int:
-    """The widest vector that divides an extent: whole, half or quarter lanes, or 0."""
-    return next((w for w in (lanes, lanes // 2, lanes // 4) if w > 1 and extent and extent % w == 0), 0)
+def _width(extent, lanes, narrow=1) -> int:
+    """The widest vector that divides an extent, or 0: down to a quarter of the float32 lanes. `narrow`: elements in the place of a float32."""
+    widths = [lanes * narrow >> i for i in range(narrow.bit_length() + 2)]
+    return next((w for w in widths if w > 1 and extent and extent % w == 0), 0)
 
 
 def _elementwise(sch, b, lanes, tiled=False):
@@ -77,7 +91,7 @@ def _elementwise(sch, b, lanes, tiled=False):
         return
     inner = loops[-1]
     extent = _extent(sch, inner)
-    width = _width(extent, lanes)
+    width = _width(extent, lanes, b.narrow)
     outer = loops[:-1]
     if width and extent > width:
         o, inner = sch.split(inner, [None, width])
@@ -129,19 +143,24 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
         if size and extent > size and extent % size == 0:
             o, loop = sch.split(loop, [None, size])
             channel_outer.append(o)
+        if b.dot is not None and axis == b.dot.axis:
+            loop, inner["dot"] = sch.split(loop, [None, b.dot.width])
         channel.append(loop)
     reduce_loops = [*channel_outer, *channel, *window] if k("inner", "channel") == "window" else [*channel_outer, *window, *channel]
-    tile = [inner[n] for n in ("tile2", "vectors", "tile1") if n in inner]
+    # a multiply-add takes its broadcast operand from memory, the dot product instruction from a register: used up at once, it occupies only one
+    tile = [inner[n] for n in (("tile2", "tile1", "vectors") if b.dot is not None else ("tile2", "vectors", "tile1")) if n in inner]
     reduce_loops += table
     for loop in table:  # the coefficients become constants
         sch.unroll(loop)
-    sch.reorder(*outer, *reduce_loops, *tile, inner["lanes"])
+    instruction = [inner["lanes"], inner["dot"]] if "dot" in inner else [inner["lanes"]]
+    sch.reorder(*outer, *reduce_loops, *tile, *instruction)
     for loop in tile:
         sch.unroll(loop)
     if k("unroll", 0) and window:
         for loop in window[-k("unroll"):]:
             sch.unroll(loop)
-    sch.vectorize(inner["lanes"])
+    if "dot" not in inner:
+        sch.vectorize(inner["lanes"])
     if b.separate and len(outer) > 2 and outer[-1] is tile_outer:
         sch.unroll(tile_outer)
     at = outer[-1] if outer else None
@@ -191,7 +210,7 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
         if k("copies", "root") == "outer" and fused is not None:
             sch.compute_at(sch.get_sblock(copy.name), fused, preserve_unit_loops=True)
             if not _turned(sch, copy, copy.lanes):
-                _vectorize_last(sch, sch.get_loops(sch.get_sblock(copy.name))[-1], b.lanes)
+                _vectorize_last(sch, sch.get_loops(sch.get_sblock(copy.name))[-1], b.lanes, copy.narrow)
             done.add(copy.name)
     if within is not None:
         for name in b.producers:
@@ -202,12 +221,12 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
                 sch.unroll(ls[-2])
             done.add(name)
     done.add(b.name)
-    return [(b.name, reduce_loops[0])] if reduce_loops else []
+    return [(b.name, reduce_loops[0], inner["lanes"] if "dot" in inner else None)] if reduce_loops else []
 
 
-def _vectorize_last(sch, loop, lanes):
+def _vectorize_last(sch, loop, lanes, narrow=1):
     extent = _extent(sch, loop)
-    width = _width(extent, lanes)
+    width = _width(extent, lanes, narrow)
     if width:
         if extent > width:
             _, loop = sch.split(loop, [None, width])

@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import math
 
-from convgen.emit import borders, plan as P
+from convgen.emit import borders, dot, plan as P
 from convgen.lang import access, expr as E
 from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of, value_of
 
 from ..knobs import KnobSpace, Tree
 from ..placement import TWICE, Cuts
+from . import dot as instructions
 
 _BODY = 700  # vector operations in one unrolled body
 _ROW = 1800  # and in all tiles of a row, where each has code of its own
@@ -75,6 +76,9 @@ class Leaf(KnobSpace):
         maps = all(self.program.stage(n).combiner is None and not any(o.data[0] in producers for o in self.program.stage(n).body.loads()) for n in producers)
         movable = producers and maps and sum(1 for x in self.program.run_stages for l in x.body.loads() if l.data[0] in producers) == len(producers)
         d[f"{name}.producer"] = ["root", "tile"] if movable and len(out) > 2 else ["root"]
+        product = dot.find(self.program, s)
+        if product is not None and instructions.lanes(product.dtypes, self.target):
+            d[f"{name}.dot"] = [True, False]
         store = P.epilogue_of(self.program)[1]
         run = {x.name for x in self.program.run_stages}
         alone = store is None or {e.data[0] for e in store.body.loads()} & run <= {name}
@@ -185,7 +189,7 @@ class Leaf(KnobSpace):
             return "the tile wastes too much of its axis"
         acc = k("tile1") * k("tile2") * k("vectors")
         # one vector: the other operand's numbers are read by the multiply-adds; several: LLVM first loads the numbers of all pixels into registers
-        beside = acc // k("vectors") if k("vectors") > 1 and roles.channel else k("vectors")
+        beside = acc // k("vectors") if k("vectors") > 1 and roles.channel and not c.get(f"{s.name}.dot") else k("vectors")
         if acc + beside + 1 > self.registers:
             return f"{acc} accumulators do not fit {self.registers} registers beside their operands"
         possible = ext.get(axis1, 1) * ext.get(axis2, 1)
@@ -202,6 +206,9 @@ class Leaf(KnobSpace):
         blocks = -(-ext[k("vec")] // (k("lanes") * k("vectors")))
         if k("order") == "position" and blocks == 1 and k("producer") != "tile":
             return "with one block of vectors the order says nothing"
+        wrong = self._no_dot(s, ext, roles, k) if c.get(f"{s.name}.dot") else None
+        if wrong:
+            return wrong
         if k("copies") == "outer" and k("padding") != "stage" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
             return "there are no copies to place"
         if k("producer") == "tile" and k("order") != "position":
@@ -230,6 +237,23 @@ class Leaf(KnobSpace):
             need, moved = self._inside(p.stage, tiles)
             if p.vec in moved and need[p.vec] % p.lanes:
                 return f"tiles cut through the vectors of {p.stage.name}"
+        return None
+
+    def _no_dot(self, s, ext, roles, k) -> str | None:
+        """Why the dot product instruction cannot compute a stage under these knobs, or None."""
+        product = dot.find(self.program, s)
+        if k("lanes") not in instructions.lanes(product.dtypes, self.target):
+            return f"no dot product instruction has {k('lanes')} lanes here"
+        data, weight = (set(P.vector_kinds(l, k("vec"), ext, k("lanes"))) for l in (product.data, product.weight))
+        if not data <= {"free", "constant"} or "plain" not in weight or not weight <= {"free", "plain"}:
+            return "the dot product instruction needs other weights in every lane, and the same data"
+        if k("padding") != "stage":
+            return "the dot product instruction reads padded data from a copy"
+        inner = product.data.args[self.program.tensor(product.data.data[0]).permutation(self.program.layout)[-1]]
+        if k("pack") == "plain" and product.axis not in inner.axes():
+            return "the dot product instruction needs its channels side by side"
+        if product.grouped and k("pack") == "blocked" and not k("block"):
+            return "blocks of channels would span groups"
         return None
 
     def draw(self, rng) -> dict:
@@ -267,7 +291,17 @@ class Leaf(KnobSpace):
                 c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"
             if dense and c[f"{n}.vec"] not in roles.spatial and "inline" not in self.domains[f"{n}.padding"]:
                 c[f"{n}.pack"] = "plain"  # without a border the data can be read where it is
+            if c.get(f"{n}.dot"):
+                product = dot.find(self.program, s)
+                c[f"{n}.lanes"] = next((l for l in self.domains[f"{n}.lanes"] if l in instructions.lanes(product.dtypes, self.target)), c[f"{n}.lanes"])
+                c[f"{n}.pack"] = "plain" if self.program.layout == "channels_last" else "blocked"  # channels side by side
+                fits = lambda v: self._no_dot(s, ext, roles, lambda knob: (c | {f"{n}.vec": v})[f"{n}.{knob}"]) is None
+                c[f"{n}.vec"] = next((v for v in self.domains[f"{n}.vec"] if fits(v)), c[f"{n}.vec"])
+                c[f"{n}.dot"] = fits(c[f"{n}.vec"])
             c[f"{n}.unroll"] = 1 if 1 in self.domains[f"{n}.unroll"] else 0
+            if c.get(f"{n}.dot"):  # taps side by side in one body would keep every broadcast in a register
+                c[f"{n}.unroll"] = 0
+                c[f"{n}.block"] = c[f"{n}.block"] if c[f"{n}.pack"] == "blocked" and dot.find(self.program, s).grouped else 0
             blocked = self.program.layout == "channels_last" or all(self.program.stage(l.data[0]) is not None for l in s.body.loads() if l.data[1])
             if not dense and "inline" in self.domains[f"{n}.padding"] and c[f"{n}.vec"] not in roles.spatial and blocked:
                 c[f"{n}.padding"] = "inline"  # the border's tests are the same for all lanes: cheaper than a copy
@@ -390,11 +424,12 @@ class Leaf(KnobSpace):
         unroll = math.prod([ext[w] for w in roles.window][-k("unroll"):]) if k("unroll") else 1
         return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
                 math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") == "outer",
-                k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last", self._left_out(s, c)]
+                k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last", self._left_out(s, c),
+                bool(c.get(f"{s.name}.dot"))]
 
 
 _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
-             "window_inner", "inline", "blocked", "local_copies", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out"]
+             "window_inner", "inline", "blocked", "local_copies", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot"]
 
 
 class Space(Tree):
