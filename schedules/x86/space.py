@@ -326,10 +326,8 @@ class Leaf(KnobSpace):
                         best = (score, trial)
             if best:
                 c = best[1]
-                inner = self.program.output.permutation(self.program.layout)[-1]
-                across = len(s.axes) > inner and s.axes[inner].name != c[f"{n}.vec"]
-                if dense and across and c[f"{n}.tile1"] % 4 and "row" in self.domains[f"{n}.store"] and self._anchor_constraint(n, tiles, c | {f"{n}.store": "row"}) is None:
-                    c[f"{n}.store"] = "row"  # vectors lie across the output's rows: a tile would be stored number by number
+                if dense and self._scattered(s, ext, c) and "row" in self.domains[f"{n}.store"] and self._anchor_constraint(n, tiles, c | {f"{n}.store": "row"}) is None:
+                    c[f"{n}.store"] = "row"
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
         return c
@@ -359,6 +357,14 @@ class Leaf(KnobSpace):
         """Operations that a choice executes, terms that a condition makes zero included."""
         every = {s.name: 2 * math.prod(access.extents(s).values()) for s in self.program.run_stages if s.combiner}
         return int(sum(n * (1 - self._left_out(self._info[name][0], c)) if name in self._info else n for name, n in every.items()))
+
+    def _scattered(self, s, ext, c) -> bool:
+        """Whether a tile would be stored number by number: its vectors lie across the output's rows and cannot be turned, or not as whole tiles."""
+        inner, tile = self.program.output.permutation(self.program.layout)[-1], c[f"{s.name}.tile1"]
+        if len(s.axes) <= inner or s.axes[inner].name == c[f"{s.name}.vec"]:
+            return False
+        axis, _ = P.tile_axes(self.program, s, c[f"{s.name}.vec"])
+        return tile < 4 or ext.get(axis, 1) % tile > 0 or P.make(self.program, c, self.lanes).turn is None
 
     def _dilated(self, s, roles) -> bool:
         """Whether neighbouring taps of a row meet inputs that are not neighbours."""
