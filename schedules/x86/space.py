@@ -441,5 +441,5 @@ _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "ti
 class Space(Tree):
     """Algorithms first, then each algorithm's knobs."""
 
-    version = 3
+    version = 4
     leaf = Leaf
