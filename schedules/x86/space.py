@@ -363,8 +363,10 @@ class Leaf(KnobSpace):
         inner, tile = self.program.output.permutation(self.program.layout)[-1], c[f"{s.name}.tile1"]
         if len(s.axes) <= inner or s.axes[inner].name == c[f"{s.name}.vec"]:
             return False
-        axis, _ = P.tile_axes(self.program, s, c[f"{s.name}.vec"])
-        return tile < 4 or ext.get(axis, 1) % tile > 0 or P.make(self.program, c, self.lanes).turn is None
+        vec = c[f"{s.name}.vec"]
+        axis, _ = P.tile_axes(self.program, s, vec)
+        part = ext.get(axis, 1) % tile or ext[vec] % (c[f"{s.name}.lanes"] * c[f"{s.name}.vectors"])
+        return tile < 4 or part > 0 or P.make(self.program, c, self.lanes).turn is None
 
     def _dilated(self, s, roles) -> bool:
         """Whether neighbouring taps of a row meet inputs that are not neighbours."""

@@ -132,3 +132,16 @@ def test_a_window_larger_than_the_plane_makes_the_direct_sum_the_default():
     for id in ("depthwise_conv2d:n1,c512,h14,w14,k27x27;padding=13:f32.f32.f32:nhwc", "depthwise_conv2d:n1,c1024,h7,w7,k13x13;padding=6:f32.f32.f32:nhwc"):
         space = schedules.space(parse(id).description, TARGETS["x86:avx512"])
         assert len(space.leaves) > 1 and space.default()["algorithm"] == "direct"
+
+
+def test_larger_kernels_cost_only_what_computing_does_not_hide():
+    chosen = lambda c, h: schedules.space(parse(f"conv2d:n1,c{c},o{c},h{h},w{h},k3x3;padding=1:f32.f32.f32:nchw").description, TARGETS["x86:avx512"]).default()["algorithm"]
+    assert chosen(64, 56) == chosen(256, 14) == "winograd4"  # 9.4 MB of transformed kernels pass while computing
+    assert chosen(512, 7) == "winograd2"  # 37.7 MB would not
+
+
+@pytest.mark.parametrize("tail, store", [("32,h8,w8,k1x1:f32.f32.f32:nchw", "tile"), ("32,h7,w7,k1x1:f32.f32.f32:nchw:residual", "row"), ("36,h7,w7,k1x1:f32.f32.f32:nchw", "row"), ("32,h8,w8,k1x1:f32.f32.f32:nhwc", "tile")])
+def test_tiles_that_cannot_be_turned_wait_for_their_row(tail, store):
+    leaf = schedules.space(parse("conv2d:n1,c16,o" + tail).description, TARGETS["x86:avx512"]).leaves["direct"]
+    leaf.domains["sum.vec"] = ["o"]
+    assert leaf.default()["sum.store"] == store
