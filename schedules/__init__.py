@@ -19,6 +19,11 @@ def space(description: dict, target: dict):
     return importlib.import_module(f"{__name__}.{_family(target)}.space").Space(description, target)
 
 
+def rate(program, target: dict) -> int:
+    """How many times the float32 rate a target has for the sums of a program, by instructions for narrow data."""
+    return importlib.import_module(f"{__name__}.{_family(target)}.dot").rate(program, target)
+
+
 def apply(module, blocks, choice: dict, target: dict):
     """The module with the loops that `choice` says."""
     from convgen.emit.border import restored

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Sequence
 
+from .. import schedules
 from ..errors import ArgumentError, Error, WorkerError
 from ..tune.timing import quartiles
 from .contestants import OURS, Contestant, ours
@@ -169,13 +170,14 @@ class Field:
     def rows(self, conditions: dict, load, roof, cold: bool) -> list[dict]:
         """One row per contestant, for reports and files."""
         w = self.workload
-        floor = roof.seconds(w.flops, w.bytes, cold) * 1e6 if roof else None
+        rate = schedules.rate(w.program, self.machine.to_json())
+        floor = roof.seconds(w.flops, w.bytes, cold, rate) * 1e6 if roof else None
         busy = load.busy(self.machine.threads) if load else None
         rows = []
         for r in self.runners:
             row = {"workload": w.id, "contestant": r.contestant.name, "ours": r.contestant.name == OURS, "counts": r.contestant.counts,
                    "ok": r.running, "kind": None if r.running else r.failure[0], "reason": None if r.running else r.failure[1], "flops": w.flops, "bytes": w.bytes,
-                   "roofline_us": floor, "busy": busy, "load": load.to_json() if load else None, **conditions}
+                   "rate": rate, "roofline_us": floor, "busy": busy, "load": load.to_json() if load else None, **conditions}
             if r.running:
                 low, middle, high = quartiles(r.medians)
                 row |= {"median_us": middle, "spread_us": high - low, "least_us": min(r.leasts), "rounds_us": [round(v, 3) for v in r.medians], "calls": r.calls,

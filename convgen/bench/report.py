@@ -176,7 +176,7 @@ class Result:
         roof = Roofline.from_json(timed[0][0].ours["roofline"])
         total = lambda us: sum(us(r) * n for r, n in timed) * 1e-6
         count = sum(n for _, n in timed)
-        return {"layers": count, "missing": sum(n for _, n in layers) + left_out - count, "ideal": efficiency.ideal([r.ours["flops"] * n for r, n in timed], roof.gflops * 1e9),
+        return {"layers": count, "missing": sum(n for _, n in layers) + left_out - count, "ideal": efficiency.ideal([r.ours["flops"] * n / r.ours.get("rate", 1) for r, n in timed], roof.gflops * 1e9),
                 "waterline": total(lambda r: r.ours["roofline_us"]), "convgen": total(lambda r: r.ours["median_us"]), "best peers": total(lambda r: r.best["median_us"])}
 
     def greedy(self) -> list[tuple[str, list[str]]]:

@@ -30,9 +30,9 @@ class Roofline:
         fitting = [rate for size, rate in self.copy if size >= footprint and not cold]
         return fitting[0] if fitting else self.copy[-1][1]
 
-    def seconds(self, flops: float, nbytes: float, cold: bool = False) -> float:
-        """Least time of work with that many operations and bytes: the larger of its arithmetic and its traffic."""
-        return max(flops / self.gflops, nbytes / self.bandwidth(nbytes, cold)) * 1e-9
+    def seconds(self, flops: float, nbytes: float, cold: bool = False, rate: int = 1) -> float:
+        """Least time of work with that many operations and bytes: the larger of its arithmetic and its traffic. rate: see schedules.rate."""
+        return max(flops / (self.gflops * rate), nbytes / self.bandwidth(nbytes, cold)) * 1e-9
 
     def to_json(self) -> dict:
         return {"threads": self.threads, "gflops": self.gflops, "copy_gbs": [list(pair) for pair in self.copy]}

@@ -6,6 +6,9 @@ saturates at int16). VDPBF16PS rounds to nearest even after each product is adde
 
 from __future__ import annotations
 
+from convgen.emit import dot
+from convgen.lang import access
+
 # (data dtype, weight dtype) → {lanes: cpuinfo flags, any set of which will do}
 FEATURES = {
     ("uint8", "int8"): {16: ({"avx512_vnni"},), 8: ({"avx512_vnni", "avx512vl"}, {"avx_vnni"})},
@@ -17,3 +20,9 @@ def lanes(dtypes: tuple, target: dict) -> list:
     """Vector lengths, in lanes of 32 bits, for which a target has the instruction."""
     has = set(target["features"])
     return [n for n, sets in FEATURES.get(dtypes, {}).items() if 32 * n <= target["vector_bits"] and any(s <= has for s in sets)]
+
+
+def rate(program, target: dict) -> int:
+    """How many times the float32 rate a target has for the sums of a program: a lane of these instructions starts as often as a multiply-add."""
+    found = [dot.find(program, s) for s in access.specialised(program).run_stages]
+    return max((d.width for d in found if d is not None and lanes(d.dtypes, target)), default=1)

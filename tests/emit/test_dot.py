@@ -86,3 +86,10 @@ def test_constraints_name_the_reason():
     assert space.valid(good) is None
     assert "needs its channels side by side" in space.valid(good | {"sum.pack": "plain"})
     assert "reads padded data from a copy" in space.valid(good | {"sum.padding": "inline"})
+
+
+def test_rate_over_float32():
+    machine = machine_with("avx512_vnni", "avx512_bf16")
+    rate = lambda text, target=machine: schedules.rate(parse(text).program, target)
+    assert [rate(WORKLOADS[i]) for i in (0, 3, 4, 6)] == [4, 4, 2, 2] and rate(WORKLOADS[0], target("x86:avx512")) == 1
+    assert rate("quantized_depthwise_conv2d:n1,c16,h7,w6,k3x3:u8.i32.u8:nhwc") == rate("conv2d:n1,c16,o16,h7,w6,k3x3:f32.f32.f32:nhwc") == 1
