@@ -245,7 +245,7 @@ def tile_axes(program, stage, vec: str) -> tuple:
     """The output axes beside the vector axis that a register tile spans: where an operand is reused, then the innermost (None where there is none)."""
     loads = stage.body.loads()
     reuse = {a.name: sum(1 for l in loads if not any(a.name in i.axes() for i in l.args)) for a in stage.axes}
-    rest = [a.name for a in stage.axes if a.name != vec and not _is_batch(program, stage, a.name)]
+    rest = [a.name for a in stage.axes if a.name != vec and value_of(a.size) > 1 and not _is_batch(program, stage, a.name)]
     rest.sort(key=lambda n: reuse[n])  # stable: among equals the innermost stays last
     return (rest[-1] if rest else None, rest[-2] if len(rest) > 1 else None)
 

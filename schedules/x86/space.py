@@ -20,6 +20,7 @@ from . import dot as instructions
 _BODY = 700  # vector operations in one unrolled body
 _ROW = 1800  # and in all tiles of a row, where each has code of its own
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
+_PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
 
@@ -391,13 +392,26 @@ class Leaf(KnobSpace):
             # a dense tile reads one vector per v and one number per pixel for acc multiply-adds; two reads and two multiply-adds start per cycle
             reuse = min(acc / (pixels + v), 1.5)
         elif roles.window:
-            # every tap of a row meets the same inputs: they stay in registers if loops are unrolled and tile and window fit, else each multiply-add loads its own
-            taps, most = ext[roles.window[-1]], 1
-            row = min(t1 + taps - 1, e1 + taps // 2 if c[f"{n}.padding"] == "skip" else math.inf) * t2 * v
-            if c[f"{n}.unroll"] and acc + row <= self.registers + 2:
-                reuse = min(1.0, acc * taps / (row + taps * v))
-            else:
-                reuse = acc / (acc + v) * (0.8 if acc <= self.registers // 2 else 0.4)  # the compiler spills large tiles
+            # unrolled taps of a row meet the same inputs: they stay in registers if tile and window fit, else each multiply-add loads its own
+            taps, most, sizes = ext[roles.window[-1]], 1, {axes[0]: t1, axes[1]: t2, c[f"{n}.vec"]: v}
+            reads, slow = 0, 1.0 if acc <= self.registers // 2 else 0.9
+            for load in s.body.loads():
+                vectors = math.prod(size for a, size in sizes.items() if any(a in i.axes() for i in load.args))
+                along = [d for d, i in enumerate(load.args) if {axes[0], roles.window[-1]} <= set(i.axes())]
+                if not along:
+                    reads += vectors * taps
+                    continue
+                positions = t1 + taps - 1
+                if c[f"{n}.padding"] == "skip" and borders.droppable(s, load):
+                    positions = min(positions, (self.program.tensor(load.data[0]) or self.program.stage(load.data[0])).shape[along[0]])
+                row = vectors // t1 * positions
+                fits = c[f"{n}.unroll"] and acc + row <= self.registers + 2
+                reads += row if fits else vectors * taps
+                slow = min(slow, 1.0 if fits else 0.8 if acc <= self.registers // 2 else 0.4)  # the compiler spills large tiles
+                if c[f"{n}.padding"] != "stage" and self.program.layout == "channels_last" and c[f"{n}.vec"] not in roles.spatial:
+                    # positions lie a pixel apart in memory: at some distances they all fall into few sets of the cache
+                    slow *= 0.5 if positions * math.gcd(4 * ext[c[f"{n}.vec"]], _PAGE) >= self.target["l1"] else 1.0
+            reuse = min(1.0, acc * taps / reads) * slow
         else:
             reuse = acc / (acc + v) * (1.0 if acc + t1 * v <= self.registers + 2 else 0.4)
         units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (*axes, c[f"{n}.vec"]))
