@@ -142,6 +142,15 @@ class Leaf(KnobSpace):
                 return axes.index(l.args[lanes].data)
         return None
 
+    def _taken(self, s, c):
+        """The axis of `s` along which the one stage that reads it, seen through maps, has its vectors, or None."""
+        readers = [(x, l) for x in self.program.run_stages for l in x.body.loads() if l.data[0] == s.name]
+        if not readers or any(x is not readers[0][0] for x, _ in readers):
+            return None
+        reader, load = readers[0]
+        vec = c.get(f"{reader.name}.vec") or (self._taken(reader, c) if reader.combiner is None else None)
+        return next((a.name for a, index in zip(s.axes, load.args) if index.op == "axis" and index.data == vec), None)
+
     # -- constraints ----------------------------------------------------------------------------------------------------
     @staticmethod
     def tiles(c) -> dict:
@@ -277,6 +286,10 @@ class Leaf(KnobSpace):
 
     def _default(self, tiles) -> dict:
         c = {n: v[0] for n, v in self.domains.items()}
+        for s, ext, roles in reversed(self._info.values()):  # a dense stage reads numbers, not vectors: its own may lie as its reader takes them
+            wanted = self._taken(s, c) if any(ext[a] > 1 for a in roles.channel) else None
+            if wanted in self.domains[f"{s.name}.vec"]:
+                c[f"{s.name}.vec"] = wanted
         c |= {f"cut.{a}": size for a, size in tiles.items()}
         for s, _, roles in self._info.values():
             n = s.name

@@ -145,3 +145,11 @@ def test_tiles_that_cannot_be_turned_wait_for_their_row(tail, store):
     leaf = schedules.space(parse("conv2d:n1,c16,o" + tail).description, TARGETS["x86:avx512"]).leaves["direct"]
     leaf.domains["sum.vec"] = ["o"]
     assert leaf.default()["sum.store"] == store
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("shape", ["n1,c16,hidden96,o24,h112,w112,k3x3;stride=2", "n1,c24,hidden144,o24,h56,w56,k3x3"])
+def test_layers_of_a_block_hand_on_their_vectors_by_default(shape, layout):
+    """Where one layer's vectors ran along positions and the next one's along channels, every read would gather."""
+    space = schedules.space(parse(f"inverted_residual2d:{shape}:f32.f32.f32:{layout}").description, TARGETS["x86:avx512"])
+    assert {k: v for k, v in space.default().items() if k.endswith(".vec")} == {"sum.vec": "o", "sum2.vec": "o2", "sum3.vec": "o3"}
