@@ -191,8 +191,9 @@ def make(program, choice: dict, lanes: int) -> Plan:
 
 @dataclass
 class Turn:
-    """A copy between rows of memory and vectors across them. `source`, `target`: (dim the row runs along, dim of the lanes) in memory.
+    """A copy of rows: between rows of memory and vectors across them, or straight from row to row.
 
+    `source`, `target`: (dim the row runs along, dim of the lanes) in memory. A straight row has no dim of lanes (None), or runs through both: first blocks, then lanes.
     The copy's rows have `width` positions, of which those from `begin` on and before `end` have data; `padded` if that is not all.
     """
 
@@ -212,32 +213,34 @@ def store_turn(program, p: StagePlan, store_operands) -> Turn | None:
     spec, true, layout = program.output, access.extents(p.stage), p.layout
     perm = spec.permutation(program.layout)
     row, lane = perm[-1], layout.split
-    if spec.dtype != "float32" or p.lanes == 1 or layout.overhangs or row == lane or layout.order[-1] != row:
-        return None
-    fits = lambda o: o.kind == "packed" and all(p.extents[c[1]] == true[c[1]] for c in o.coords) or o.source == p.stage.name
+    straight = row == lane
+    if spec.dtype != "float32" or p.lanes == 1 or layout.overhangs != straight or layout.order[-1] != row:
+        return None  # straight rows of whole vectors need no care
+    fits = lambda o: o.kind == "packed" and all(p.extents[c[1]] == true[c[1]] and not (straight and c[1] == p.vec) for c in o.coords) or o.source == p.stage.name
     if not all(fits(o) for o in store_operands.values()):
         return None
-    return Turn((len(perm) - 1, len(perm)), (len(perm) - 1, perm.index(lane)), spec.shape[row], 0, spec.shape[row])
+    return Turn((len(perm) - 1, len(perm)), (len(perm) - 1, None if straight else perm.index(lane)), spec.shape[row], 0, spec.shape[row])
 
 
 def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
-    """How a staged copy turns rows of memory into vectors: a plain dim in whole blocks of lanes, inside it the dim that is innermost in memory."""
+    """How a staged copy takes rows: straight, or turned into vectors along a plain dim in whole blocks of lanes."""
     spec, layout, load, true = program.tensor(operand.source), operand.layout, operand.load, access.extents(p.stage)
-    if spec is None or spec.dtype != "float32" or layout.split is None or layout.overhangs or load.data[1] is not None and load.data[1].mode != "zeros":
+    if spec is None or spec.dtype != "float32" or layout.overhangs or load.data[1] is not None and load.data[1].mode != "zeros":
         return None
-    if any(c[0] == "axis" and p.extents[c[1]] > true[c[1]] for c in operand.coords) or p.layout.blocks * p.lanes > true[p.vec]:
+    if any(c[0] == "axis" and (p.extents[c[1]] > true[c[1]] or c[1] == p.vec and p.layout.blocks * p.lanes > true[p.vec]) for c in operand.coords):
         return None
+    straight = layout.split is None
 
     def dim(coord):  # the dim of the source that a coord runs through step by step
         return coord[1] if coord[0] == "dim" else next((d for d, a in enumerate(load.args) if a.op == "axis" and a.data == coord[1]), None)
     last = layout.order[-1]
     inner, perm = operand.coords[last], spec.permutation(program.layout)
-    row, lane = dim(inner), dim(operand.coords[layout.split])
-    if row != perm[-1] or lane in (None, row):
+    row, lane = dim(inner), None if straight else dim(operand.coords[layout.split])
+    if row != perm[-1] or not straight and lane in (None, row):
         return None
     before, after = (value_of(v) for v in load.data[1].amounts[row]) if load.data[1] is not None else (0, 0)
     first = inner[2] if inner[0] == "dim" else 0
-    turn = Turn((len(perm) - 1, perm.index(lane)), (len(layout.order) - 1, len(layout.order)), layout.extents[last], before - first, before - first + spec.shape[row])
+    turn = Turn((len(perm) - 1, None if straight else perm.index(lane)), (len(layout.order) - 1, None if straight else len(layout.order)), layout.extents[last], before - first, before - first + spec.shape[row])
     return None if turn.padded and not (before or after) else turn  # reads beyond the data without padding are clamped
 
 

@@ -84,8 +84,9 @@ def _elementwise(sch, b, lanes, tiled=False):
     loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):]
     if not loops:
         return
-    if _turned(sch, b, b.lanes):
-        loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):-2]
+    if _turned(sch, b, b.lanes if b.kind == "store" else lanes):
+        done = 1 if None in (b.turn.source[1], b.turn.target[1]) else 2  # a straight row, or rows and lanes
+        loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):-done]
         if loops and not tiled:
             sch.parallel(sch.fuse(*loops))
         return
@@ -166,6 +167,8 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
     at = outer[-1] if outer else None
     within = outer[-2] if k("producer") == "tile" and len(outer) > 2 else None  # the last position loop: the vector blocks run inside it
     depth = max(1, len(outer) - (1 if len(outer) > 2 else 0) - (1 if within is not None else 0))
+    if isinstance(k("copies"), int) and len(outer) > 2:  # rows in so many bands, each with its copies
+        outer[-2:-1] = sch.split(outer[-2], [k("copies"), None])
     copies = [by_name[n] for n in b.reads]
     if finish is not None:
         done.add(finish.name)
@@ -207,9 +210,9 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
         fused = sch.fuse(*outer[:depth])
         sch.parallel(fused)
     for copy in copies:
-        if k("copies", "root") == "outer" and fused is not None:
+        if k("copies", "root") != "root" and fused is not None:
             sch.compute_at(sch.get_sblock(copy.name), fused, preserve_unit_loops=True)
-            if not _turned(sch, copy, copy.lanes):
+            if not _turned(sch, copy, b.lanes):
                 _vectorize_last(sch, sch.get_loops(sch.get_sblock(copy.name))[-1], b.lanes, copy.narrow)
             done.add(copy.name)
     if within is not None:
@@ -242,9 +245,12 @@ def _store_tile(sch, loops, store, b):
 
 
 def _turned(sch, b, lanes) -> bool:
-    """Whether a copy or store will be turned in registers; then its loops need nothing more."""
+    """Whether a copy or store will be done by whole rows; then its loops need nothing more."""
+    if b.turn is None:
+        return False
     if b.kind == "copy":
-        parts = [None] * (len(b.loops) - 2) + ["row", "lanes"]
+        parts = [None] * (len(b.loops) - 2) + ["row", "lanes"] if b.loops[-1][1] == "lanes" else [None] * (len(b.loops) - 1) + ["row"]
+        lanes = next((w for w in (lanes, lanes // 2) if b.lanes % w == 0 or b.lanes == 1), 0)
     else:
         parts = ["lanes" if axis == b.vec else None for axis, _ in b.loops[:-1]] + ["row"]
     return turn.mark(sch, sch.get_sblock(b.name), b.turn, parts, lanes)

@@ -72,7 +72,8 @@ class Leaf(KnobSpace):
         d[f"{name}.unroll"] = list(range(min(len(window), 2) + 1))
         d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if window and borders.in_padding(self.program, s) >= _PADDING else [])] if padded else ["stage"]
         d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
-        d[f"{name}.copies"] = ["root", "outer"]
+        rows = roles.spatial[-2:-1]  # their tiles can be shared out in bands, each of which copies what it needs
+        d[f"{name}.copies"] = ["root", "outer", *(b for b in (1, 2, 4, 8) if rows and not dense and len(out) > 3 and b <= ext[rows[0]])]
         producers = {l.data[0] for l in loads} & {x.name for x in self.program.run_stages}
         maps = all(self.program.stage(n).combiner is None and not any(o.data[0] in producers for o in self.program.stage(n).body.loads()) for n in producers)
         movable = producers and maps and sum(1 for x in self.program.run_stages for l in x.body.loads() if l.data[0] in producers) == len(producers)
@@ -219,7 +220,7 @@ class Leaf(KnobSpace):
         wrong = self._no_dot(s, ext, roles, k) if c.get(f"{s.name}.dot") else None
         if wrong:
             return wrong
-        if k("copies") == "outer" and k("padding") != "stage" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
+        if k("copies") != "root" and k("padding") != "stage" and k("pack") == "plain" and k("vec") not in roles.spatial and self.program.layout == "channels_last":
             return "there are no copies to place"
         if k("producer") == "tile" and k("order") != "position":
             return "a producer inside the tile would run again for every vector block"
@@ -233,6 +234,11 @@ class Leaf(KnobSpace):
                 return "with this tile no term could be left out"
         if k("store") == "row" and k("order") == "position":
             return "a row is complete only when the vector blocks are outside"
+        if isinstance(k("copies"), int):
+            rows = roles.spatial[-2]
+            count = -(-ext[rows] // {axis1: k("tile1"), axis2: k("tile2")}.get(rows, 1))
+            if k("order") == "position" or k("producer") == "tile" or k("vec") == rows or count % k("copies") or k("copies") == count > 1:
+                return "there are no such bands of rows"
         if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
             return "copies would be repeated for every vector"
         if k("copies") == "outer" and k("order") == "vector" and roles.channel and ext[k("vec")] > 4 * lanes * k("vectors"):
@@ -344,6 +350,7 @@ class Leaf(KnobSpace):
                     c[f"{n}.store"] = "row"
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
+            c = self._banded(s, ext, roles, tiles, c)
         return c
 
     def _default_cut(self) -> dict:
@@ -381,6 +388,26 @@ class Leaf(KnobSpace):
         axis, _ = P.tile_axes(self.program, s, vec)
         part = ext.get(axis, 1) % tile or ext[vec] % (c[f"{s.name}.lanes"] * c[f"{s.name}.vectors"])
         return tile < 4 or part > 0 or P.make(self.program, c, self.lanes).turn is None
+
+    def _banded(self, s, ext, roles, tiles, c):
+        """Copies in bands of rows where that is possible: few enough that little is copied twice, enough for every thread and for the second-level cache."""
+        n, threads = s.name, self.target["threads"]
+        trials = [c | {f"{n}.copies": b} for b in self.domains[f"{n}.copies"] if isinstance(b, int)]
+        trials = [t for t in trials if self._anchor_constraint(n, tiles, t) is None]
+        staged = sum(4 * math.prod(o.layout.shape) for o in P.make(self.program, c, self.lanes).stage(n).operands.values() if o.kind == "staged")
+        if not trials or not staged:
+            return c
+        rows, blocks = roles.spatial[-2], -(-ext[c[f"{n}.vec"]] // (c[f"{n}.lanes"] * c[f"{n}.vectors"]))
+        planes = math.prod(ext[a.name] for a in s.axes if a.name not in (*roles.spatial[-2:], c[f"{n}.vec"])) * (1 if c[f"{n}.vec"] in roles.spatial else blocks)
+        moves = [t[0] for t in (access.linear(i) for l in s.body.loads() for i in l.args if rows in i.axes() and len(i.axes()) > 1) if t is not None]
+        step, halo = max((abs(m[rows]), sum(abs(k) * (ext[a] - 1) for a, k in m.items() if a != rows)) for m in moves) if moves else (1, 0)
+
+        def cost(trial):
+            bands = trial[f"{n}.copies"]
+            copied = (ext[rows] // bands * step + halo) / (ext[rows] * step + halo) * bands
+            work = planes * bands / threads
+            return (2 + copied) * math.ceil(work) / work + (staged / planes * copied / bands > self.target["l2"] / 2)
+        return min(trials, key=cost)
 
     def _dilated(self, s, roles) -> bool:
         """Whether neighbouring taps of a row meet inputs that are not neighbours."""
@@ -458,13 +485,13 @@ class Leaf(KnobSpace):
         staged = sum(math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged")
         unroll = math.prod([ext[w] for w in roles.window][-k("unroll"):]) if k("unroll") else 1
         return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
-                math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") == "outer",
-                k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"), self.program.layout == "channels_last", self._left_out(s, c),
-                bool(c.get(f"{s.name}.dot"))]
+                math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") != "root",
+                math.log1p(k("copies") if isinstance(k("copies"), int) else 0), k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"),
+                self.program.layout == "channels_last", self._left_out(s, c), bool(c.get(f"{s.name}.dot"))]
 
 
 _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
-             "window_inner", "inline", "blocked", "local_copies", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot"]
+             "window_inner", "inline", "blocked", "local_copies", "bands", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot"]
 
 
 class Space(Tree):

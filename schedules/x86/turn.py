@@ -1,8 +1,9 @@
-"""Rows of memory become vectors across the rows, or vectors become rows, by transposes in registers.
+"""Copies of whole rows of memory in vectors: straight, or turned into vectors across the rows and back by transposes in registers.
 
-A copy whose lanes run along another dim than memory's innermost would be loaded or stored float by float. Instead, blocks of four columns by all lanes are
-turned: quarter vectors of four rows side by side make one vector, and two rounds of interleaving within quarters transpose the 4 x 4 blocks of four such
-vectors (the classic _MM_TRANSPOSE4_PS, once per quarter). The last block of a row may overlap the one before it.
+Straight rows are covered by vectors of which the last overlaps the one before, for few rows are whole vectors long. A copy whose lanes run along another dim
+than memory's innermost would be loaded or stored number by number. Instead, blocks of four columns by all lanes are turned: quarter vectors of four rows
+side by side make one vector, and two rounds of interleaving within quarters transpose the 4 x 4 blocks of four such vectors (the classic
+_MM_TRANSPOSE4_PS, once per quarter). The last block of a row may overlap the one before it.
 """
 
 from __future__ import annotations
@@ -11,20 +12,24 @@ from tvm import ir, tirx
 from tvm.s_tir import SBlock, SBlockRealize
 
 _QUARTER = 4  # floats that interleaving instructions keep together
-
-
-_MARK = "turned"
+_MARK = "turned"  # annotation of a row's loop, with the lanes
 
 
 def mark(sch, block, turn, parts: list, lanes: int) -> bool:
-    """Whether the copy in `block` can be turned where it now is; if so its row and lane loops move innermost and `rewrite` will do it.
+    """Whether the copy in `block` can be done by whole rows where it now is; if so its row and lane loops move innermost and `rewrite` will do it.
 
     `turn`: the lowering's Turn or None. `parts`: for each of the block's loops "row", "lanes" or None.
     """
     if turn is None or lanes not in (8, 16):
         return False
     loops = sch.get_loops(block)[-len(parts):]
-    row, lane = loops[parts.index("row")], loops[parts.index("lanes")]
+    row = loops[parts.index("row")]
+    if "lanes" not in parts:
+        whole = sch.get(row).extent == turn.width
+        if whole:
+            sch.annotate(row, _MARK, lanes)
+        return whole
+    lane = loops[parts.index("lanes")]
     width, rows = (sch.get(loop).extent for loop in (row, lane))
     if not isinstance(width, tirx.IntImm) or not isinstance(rows, tirx.IntImm) or int(rows) % lanes or turn.padded and int(width) != turn.width:
         return False
@@ -35,7 +40,7 @@ def mark(sch, block, turn, parts: list, lanes: int) -> bool:
         outer, lane = sch.split(lane, [None, lanes])
         others.append(outer)
     sch.reorder(*others, row, lane)
-    sch.annotate(row, _MARK, True)
+    sch.annotate(row, _MARK, lanes)
     return True
 
 
@@ -48,9 +53,12 @@ def rewrite(module, turns: dict):
 def _walk(s, turns):
     if isinstance(s, tirx.For):
         if _MARK in s.annotations:
-            realize = s.body.body
-            clear = not {s.loop_var, s.body.loop_var} & set(tirx.analysis.undefined_vars(realize.predicate))
-            return _whole_row(s, s.body, turns[realize.block.name_hint]) if clear else tirx.For(s.loop_var, s.min, s.extent, s.kind, s.body)
+            lane = s.body if isinstance(s.body, tirx.For) else None
+            realize = lane.body if lane else s.body
+            moving = {s.loop_var, *([lane.loop_var] if lane else [])}
+            if moving & set(tirx.analysis.undefined_vars(realize.predicate)):  # rows that end early
+                return tirx.For(s.loop_var, s.min, s.extent, s.kind, s.body)
+            return _whole_row(s, lane, realize, turns[realize.block.name_hint], int(s.annotations[_MARK]))
         return tirx.For(s.loop_var, s.min, s.extent, s.kind, _walk(s.body, turns), s.thread_binding, s.annotations)
     if isinstance(s, tirx.SeqStmt):
         return tirx.SeqStmt([_walk(x, turns) for x in s.seq])
@@ -61,9 +69,9 @@ def _walk(s, turns):
     return s
 
 
-def _whole_row(row, lane, turn):
-    """Both loops shrink to one step, in which the block does the whole row."""
-    realize, width, lanes = lane.body, int(row.extent), int(lane.extent)
+def _whole_row(row, lane, realize, turn, lanes):
+    """The loops shrink to one step, in which the block does the whole row."""
+    width = int(row.extent)
     b, value, inside = realize.block, realize.block.body.value, []
     if isinstance(value, ir.Call):  # if_then_else(inside, element, 0): a row is padded at its ends, or wholly
         moving = {v.var for v, at in zip(b.iter_vars, realize.iter_values) if row.loop_var in tirx.analysis.undefined_vars(at)}
@@ -71,15 +79,24 @@ def _whole_row(row, lane, turn):
         value = value.args[1]
     source, target = _Rows(value, turn.source), _Rows(b.body, turn.target)
     begin, end = (max(turn.begin, 0), min(turn.end, width)) if turn.padded else (0, width)
-    zeros = lambda first, last: _each(first, last, lambda w: target.store(tirx.Broadcast(tirx.const(0.0, "float32"), lanes), w, 0, lanes))
-    body = _sequence([*zeros(0, begin), *_turned(source, target, begin, end, lanes), *zeros(end, width)])
+    zero = lambda n: tirx.Broadcast(tirx.const(0.0, "float32"), n) if n > 1 else tirx.const(0.0, "float32")
+    if lane is not None:
+        zeros = lambda first, last: _each(first, last, lambda w: target.store(zero(lanes), w, 0, lanes))
+        data = _turned(source, target, begin, end, lanes)
+    else:
+        block = lanes if source.lane is not None else 0  # the source has blocks of lanes
+        zeros = lambda first, last: _straight(first, last, lanes, 0, lambda w, n: target.store(zero(n), w, 0, n))
+        data = _straight(begin, end, lanes, block, lambda w, n: target.store(source.load(w // block if block else w, w % block if block else 0, n), w, 0, n))
+    body = _sequence([*zeros(0, begin), *data, *zeros(end, width)])
     if inside:
         body = tirx.IfThenElse(tirx.all(*inside), body, _sequence(zeros(0, width)))
-    reads = [source.region(r, width, lanes) if r.source.same_as(source.buffer) else r for r in b.reads]
+    wide = -(-width // lanes) if lane is None and source.lane is not None else width
+    reads = [source.region(r, wide, lanes) if r.source.same_as(source.buffer) else r for r in b.reads]
     writes = [target.region(r, width, lanes) for r in b.writes]
     block = SBlock(b.iter_vars, reads, writes, b.name_hint, body, None, b.alloc_buffers, b.match_buffers, b.annotations)
     once = lambda loop, inner: tirx.For(loop.loop_var, loop.min, tirx.const(1, "int32"), tirx.ForKind.SERIAL, inner)
-    return once(row, once(lane, SBlockRealize(realize.iter_values, realize.predicate, block)))
+    realize = SBlockRealize(realize.iter_values, realize.predicate, block)
+    return once(row, once(lane, realize) if lane is not None else realize)
 
 
 def _sequence(statements):
@@ -97,14 +114,16 @@ class _Rows:
     def __init__(self, access, dims):
         self.buffer = access.source if isinstance(access, ir.TensorLoad) else access.buffer
         self.indices, (self.row, self.lane) = list(access.indices), dims
-        if self.lane == len(self.indices) - 1:
-            self.indices[-1] = tirx.const(0, "int32")  # whole vectors
+        if isinstance(access, ir.TensorLoad) and self.lane == len(self.indices) - 1:
+            self.indices[-1] = tirx.const(0, "int32")  # a tile's vectors are read whole
 
     def at(self, position, lane, width):
         """Index of `width` neighbours from a position and lane on."""
         index = list(self.indices)
-        index[self.row], index[self.lane] = index[self.row] + position, index[self.lane] + lane
-        return [*index[:-1], tirx.Ramp(index[-1], 1, width)]
+        index[self.row] = index[self.row] + position
+        if self.lane is not None:
+            index[self.lane] = index[self.lane] + lane
+        return [*index[:-1], tirx.Ramp(index[-1], 1, width) if width > 1 else index[-1]]
 
     def load(self, position, lane, width):
         return tirx.BufferLoad(self.buffer, self.at(position, lane, width))
@@ -115,7 +134,7 @@ class _Rows:
     def region(self, region, width, lanes):
         """What the block touches in all: a region of position 0 and lane 0, widened."""
         ranges = list(region.region)
-        for d, n in ((self.row, width), (self.lane, lanes)):
+        for d, n in ((self.row, width), (self.lane, lanes)) if self.lane is not None else ((self.row, width),):
             ranges[d] = ir.Range.from_min_extent(ranges[d].min, n)
         return tirx.BufferRegion(self.buffer, ranges)
 
@@ -126,6 +145,17 @@ def _each(first, last, make):
         return [make(i) for i in range(first, last)]
     step = tirx.Var("step", "int32")
     return [tirx.For(step, tirx.const(0, "int32"), tirx.const(last - first, "int32"), tirx.ForKind.SERIAL, make(step + first))]
+
+
+def _straight(first, last, lanes, block, make):
+    """`make(position, width)` for vectors that cover a row, the last of them overlapping the one before; none crosses a multiple of `block`."""
+    if block:
+        return [x for b in range(first, last, block) for x in _straight(b, min(b + block, last), lanes, 0, make)]
+    if last <= first:
+        return []
+    width = min(lanes, 1 << (last - first).bit_length() - 1)
+    rest = [make(last - width, width)] if (last - first) % width else []
+    return _each(0, (last - first) // width, lambda i: make(i * width + first, width)) + rest
 
 
 def _turned(source, target, begin, end, lanes):

@@ -1,4 +1,4 @@
-"""Copies between rows of memory and vectors across them: where they are turned in registers, and that they are right at every width and border."""
+"""Copies of whole rows, straight or turned in registers, and in bands of rows: where they apply, and that they are right at every width and border."""
 
 import random
 
@@ -32,13 +32,42 @@ def scheduled(id, machine, **knobs):
 
 
 @pytest.mark.parametrize("store", ["tile", "row", "pass"])
-@pytest.mark.parametrize("copies", ["root", "outer"])
+@pytest.mark.parametrize("copies", ["root", "outer", 1, 2])
 def test_rows_are_turned_wherever_copies_and_stores_are_placed(store, copies):
     knobs = {"sum.store": store, "sum.copies": copies, "sum.tile1": 8, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
     blocks, text = scheduled("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nchw:bias", MACHINES["x86:avx2"], **knobs)
     assert {b.name: b.turn is not None for b in blocks} == {"sum_x1": True, "sum": False, "finish": False, "out": True}
     # per four columns of eight lanes: four joined vectors and two rounds of four in the copy, two rounds of four and eight halves in the store; two groups
     assert text.count("T.Shuffle") in (12 + 16, 2 * (12 + 16))
+
+
+@pytest.mark.parametrize("copies", ["root", 1])
+def test_rows_that_are_no_whole_vectors_are_copied_straight(copies):
+    knobs = {"sum.vec": "q", "sum.store": "row", "sum.copies": copies, "sum.tile1": 2, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
+    blocks, text = scheduled("depthwise_conv2d:n1,c3,h6,w13,k3x3;padding=1:f32.f32.f32:nchw:bias", MACHINES["x86:avx2"], **knobs)
+    assert [b.name for b in blocks if b.turn is not None] == ["sum_x1", "out"] and "T.Shuffle" not in text
+    # thirteen numbers: a vector of eight and another that overlaps it; blocks of lanes cannot overlap, so that five numbers become twice four
+    assert text.count("= x[") == 2 and text.count("= finish[") == 3
+
+
+def test_bands_of_rows_share_out_the_rows_and_their_copies():
+    knobs = {"sum.store": "tile", "sum.tile1": 8, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
+    id = "depthwise_conv2d:n1,c16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw"
+    for bands in (1, 2, 4):
+        text = scheduled(id, MACHINES["x86:avx2"], **knobs, **{"sum.copies": bands})[1]
+        assert text.count("T.parallel") == 1 and f"T.parallel({2 * bands})" in text  # the copy is inside, two rows more than its band
+        assert f"ax0, ax1, ax2, ax3, ax4 in T.grid(1, 1, {8 // bands + 2}, 1, 1)" in text
+
+
+@pytest.mark.parametrize("threads", [1, 2, 16])
+def test_default_bands_fit_the_cache_and_feed_the_threads(threads):
+    machine = MACHINES["x86:avx512"] | {"threads": threads}
+    bands = {}
+    for c, h in ((1024, 14), (32, 56), (16, 112)):
+        space = schedules.space(parse(f"depthwise_conv2d:n1,c{c},h{h},w{h},k3x3;padding=1:f32.f32.f32:nchw").description, machine)
+        bands[h] = space.default()["sum.copies"]
+        assert space.valid(space.default()) is None
+    assert bands[14] == 1 and bands[56] >= min(threads // 2, 8) and isinstance(bands[112], int)
 
 
 def test_what_is_not_turned():
@@ -56,8 +85,10 @@ def test_turned_kernels_are_right(kernels):
     for seed, id in enumerate(IDS):
         w, machine = parse(id), machines[seed % len(machines)]
         leaf, rng = schedules.space(w.description, machine).leaves["direct"], random.Random(seed)
-        choice = next((c for c in leaf.candidates(rng, 40) if all(c[k] == "o" for k in c if k.endswith(".vec"))), leaf.default())
-        asked.append((w, job(w, machine, choice)))
+        found = leaf.candidates(rng, 60)
+        across = next((c for c in found if all(c[k] == "o" for k in c if k.endswith(".vec"))), leaf.default())
+        along = next((c for c in found if "q" in c.values() and any(isinstance(c[k], int) for k in c if k.endswith(".copies"))), None)
+        asked += [(w, job(w, machine, c)) for c in (across, along if seed % 3 == 0 else None) if c]
     wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
     assert not wrong, "\n".join(wrong)
 
