@@ -65,6 +65,16 @@ def run(description, target, tensors):
         return once.result().tolist()
 
 
+def scheduled(description, target, choice):
+    """The scheduled function as text, and per block whether its copy turns in registers."""
+    from convgen import schedules
+    from convgen.emit import lower, plan
+
+    program = schedules.space(description, target).program(choice)
+    low = lower.lower(plan.make(program, choice, target["lanes"]["float32"]), "k")
+    return {"turned": [[b.name, b.turn is not None] for b in low.blocks], "text": schedules.apply(low.run, low.blocks, choice, target).script()}
+
+
 def plain(description):
     """Relative L2 error of the unscheduled plain form of a workload, and how it takes its arguments."""
     import tvm
@@ -111,4 +121,4 @@ def functions(names, values):
 
 
 if __name__ == "__main__":
-    serve({"check": check, "run": run, "plain": plain, "functions": functions}, default_kind="compile_error")
+    serve({"check": check, "run": run, "scheduled": scheduled, "plain": plain, "functions": functions}, default_kind="compile_error")

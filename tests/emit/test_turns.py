@@ -5,8 +5,6 @@ import random
 import pytest
 
 from convgen import schedules
-from convgen.emit import lower
-from convgen.emit import plan as P
 from convgen.lang import parse
 from convgen.runtime.cpu import missing
 from tests.emit.kernels import complaints, job, target
@@ -22,39 +20,38 @@ IDS = [*(f"depthwise_conv2d:n1,c16,h5,w{w},k3x3;padding=1:f32.f32.f32:nchw:bias"
        "involution2d:n1,c32,g2,h5,w7,k3x3;padding=1:f32.f32.f32:nchw:bias", "separable_block2d:n1,c16,o32,h6,w7,k3x3;padding=1:f32.f32.f32:nchw:act=relu6,bias"]
 
 
-def scheduled(id, machine, **knobs):
-    """(blocks, text of the scheduled function) with the vectors along output channels."""
+def scheduled(kernels, id, machine, **knobs):
+    """({block: whether it turns}, text of the scheduled function) with the vectors along output channels."""
     w = parse(id)
-    space = schedules.space(w.description, machine)
-    choice = space.leaves["direct"].default() | {"sum.vec": "o", "sum.lanes": 8} | knobs
-    low = lower.lower(P.make(space.program(choice), choice, 8), "k")
-    return low.blocks, schedules.apply(low.run, low.blocks, choice, machine).script()
+    choice = schedules.space(w.description, machine).leaves["direct"].default() | {"sum.vec": "o", "sum.lanes": 8} | knobs
+    (answer,) = kernels.ask([{"cmd": "scheduled", "description": w.description, "target": machine, "choice": choice}])
+    return dict(answer["turned"]), answer["text"]
 
 
 @pytest.mark.parametrize("store", ["tile", "row", "pass"])
 @pytest.mark.parametrize("copies", ["root", "outer", 1, 2])
-def test_rows_are_turned_wherever_copies_and_stores_are_placed(store, copies):
+def test_rows_are_turned_wherever_copies_and_stores_are_placed(kernels, store, copies):
     knobs = {"sum.store": store, "sum.copies": copies, "sum.tile1": 8, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
-    blocks, text = scheduled("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nchw:bias", MACHINES["x86:avx2"], **knobs)
-    assert {b.name: b.turn is not None for b in blocks} == {"sum_x1": True, "sum": False, "finish": False, "out": True}
+    turned, text = scheduled(kernels, "depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nchw:bias", MACHINES["x86:avx2"], **knobs)
+    assert turned == {"sum_x1": True, "sum": False, "finish": False, "out": True}
     # per four columns of eight lanes: four joined vectors and two rounds of four in the copy, two rounds of four and eight halves in the store; two groups
     assert text.count("T.Shuffle") in (12 + 16, 2 * (12 + 16))
 
 
 @pytest.mark.parametrize("copies", ["root", 1])
-def test_rows_that_are_no_whole_vectors_are_copied_straight(copies):
+def test_rows_that_are_no_whole_vectors_are_copied_straight(kernels, copies):
     knobs = {"sum.vec": "q", "sum.store": "row", "sum.copies": copies, "sum.tile1": 2, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
-    blocks, text = scheduled("depthwise_conv2d:n1,c3,h6,w13,k3x3;padding=1:f32.f32.f32:nchw:bias", MACHINES["x86:avx2"], **knobs)
-    assert [b.name for b in blocks if b.turn is not None] == ["sum_x1", "out"] and "T.Shuffle" not in text
+    turned, text = scheduled(kernels, "depthwise_conv2d:n1,c3,h6,w13,k3x3;padding=1:f32.f32.f32:nchw:bias", MACHINES["x86:avx2"], **knobs)
+    assert [name for name, turns in turned.items() if turns] == ["sum_x1", "out"] and "T.Shuffle" not in text
     # thirteen numbers: a vector of eight and another that overlaps it; blocks of lanes cannot overlap, so that five numbers become twice four
     assert text.count("= x[") == 2 and text.count("= finish[") == 3
 
 
-def test_bands_of_rows_share_out_the_rows_and_their_copies():
+def test_bands_of_rows_share_out_the_rows_and_their_copies(kernels):
     knobs = {"sum.store": "tile", "sum.tile1": 8, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
     id = "depthwise_conv2d:n1,c16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw"
     for bands in (1, 2, 4):
-        text = scheduled(id, MACHINES["x86:avx2"], **knobs, **{"sum.copies": bands})[1]
+        text = scheduled(kernels, id, MACHINES["x86:avx2"], **knobs, **{"sum.copies": bands})[1]
         assert text.count("T.parallel") == 1 and f"T.parallel({2 * bands})" in text  # the copy is inside, two rows more than its band
         assert f"ax0, ax1, ax2, ax3, ax4 in T.grid(1, 1, {8 // bands + 2}, 1, 1)" in text
 
@@ -70,8 +67,8 @@ def test_default_bands_fit_the_cache_and_feed_the_threads(threads):
     assert bands[14] == 1 and bands[56] >= min(threads // 2, 8) and isinstance(bands[112], int)
 
 
-def test_what_is_not_turned():
-    turns = lambda id, **knobs: [b.name for b in scheduled(id, MACHINES["x86:avx2"], **knobs)[0] if b.turn is not None]
+def test_what_is_not_turned(kernels):
+    turns = lambda id, **knobs: [name for name, turned in scheduled(kernels, id, MACHINES["x86:avx2"], **knobs)[0].items() if turned]
     assert not turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nhwc")  # the lanes are innermost in memory
     assert not turns("depthwise_conv2d:n1,c20,h6,w8,k3x3;padding=1:f32.f32.f32:nchw")  # the last block of lanes is not full
     assert not turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f16.f32.f16:nchw")
