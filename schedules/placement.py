@@ -10,11 +10,16 @@ import math
 from convgen.lang import access
 from convgen.lang.count import stage_flops
 from convgen.lang.ranges import interval, whole
-from convgen.lang.size import tree_of
+from convgen.lang.size import tree_of, value_of
 
 TWICE = 1.5  # work that tiles may repeat at their borders, as a multiple of the work without tiles
 _SIZES = (1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 36, 48, 56)
 _OVERHANG = 1.15  # how far the last tile may reach beyond the output
+
+
+def tiles_of(choice: dict) -> dict:
+    """Axis of the output → size of its tiles, for the axes that a choice cuts."""
+    return {name.removeprefix("cut."): size for name, size in choice.items() if name.startswith("cut.") and size}
 
 
 class Cuts:
@@ -24,9 +29,10 @@ class Cuts:
         self.program, self.lanes = program, lanes
         self._needs, self._repeats = {}, {}
         last = program.run_stages[-1]
-        self.extents = access.extents(last)
+        self.extents = {a.name: value_of(a.size) for a in last.axes}
         self.moved = access.moved(program)
         self.batch = {a.name: 1 for a in last.axes if tree_of(a.size) == "N"}
+        self.positions = self._positions()
         self.sizes = {a: sizes for a in self._axes() if (sizes := self._sizes(a))}
 
     def _axes(self) -> list:
@@ -34,8 +40,7 @@ class Cuts:
         heavy = [s.name for s in self.program.run_stages if s.combiner]
         if len(heavy) < 2:
             return []
-        return [a for a, n in self.extents.items() if a in {x.name for x in self.program.run_stages[-1].axes} - set(self.batch) and n > 1
-                and all(self.moved.get(s, {}).get(a) for s in heavy)]
+        return [a for a, n in self.extents.items() if a not in self.batch and n > 1 and all(self.moved.get(s, {}).get(a) for s in heavy)]
 
     def _sizes(self, axis) -> list:
         extent = self.extents[axis]
@@ -43,8 +48,7 @@ class Cuts:
         fits = [v for v in sizes if v < extent and -(-extent // v) * v <= _OVERHANG * extent]
         return [v for v in fits if self.regular({axis: v}) and self.repeated({axis: v}) <= TWICE]
 
-    @property
-    def positions(self) -> set:
+    def _positions(self) -> set:
         """Axes of the output that some stage meets as a position in a window."""
         found = set()
         for s in self.program.run_stages:
@@ -57,13 +61,13 @@ class Cuts:
         key = tuple(sorted(tiles.items()))
         if key not in self._needs:
             middle = {a: -(-self.extents[a] // size) // 2 for a, size in tiles.items()}
-            self._needs[key] = _extents(regions(self.program, tiles | self.batch, middle)) if tiles else {}
+            self._needs[key] = _extents(regions(self.program, self.moved, tiles | self.batch, middle)) if tiles else {}
         return self._needs[key]
 
     def regular(self, tiles) -> bool:
         """Whether tiles need equally much (borders aside), something of every stage, and one step further each time: then loops inside have one extent."""
-        needs = [regions(self.program, tiles, {a: t for a in tiles}, clip=False) for t in range(8)]
-        exists = [regions(self.program, tiles, {a: t for a in tiles}) for t in range(max(-(-self.extents[a] // size) for a, size in tiles.items()))]
+        needs = [regions(self.program, self.moved, tiles, {a: t for a in tiles}, clip=False) for t in range(8)]
+        exists = [regions(self.program, self.moved, tiles, {a: t for a in tiles}) for t in range(max(-(-self.extents[a] // size) for a, size in tiles.items()))]
         steps = [{(s, a): now[s][a][0] - before[s][a][0] for s in now for a in now[s]} for before, now in zip(needs, needs[1:])]
         return all(_extents(n) == _extents(needs[0]) for n in needs) and all(x == steps[0] for x in steps) \
             and all(hi >= lo for n in exists for r in n.values() for lo, hi in r.values())
@@ -87,9 +91,9 @@ class Cuts:
     def fixed_bytes(self, tiles) -> int:
         """Bytes of prepared parameters that every tile reads anew."""
         bound = {s.name: s.shape for s in self.program.bind_stages} | {t.name: t.shape for t in self.program.tensors if t.kind == "param"}
-        last, found = self.program.run_stages[-1], {}
+        found = {}
         for s in self.program.run_stages:
-            moved = set().union(*(self.moved.get(s.name, {}).get(a, set()) for a in tiles)) if s is not last else set(tiles)
+            moved = set().union(*(self.moved.get(s.name, {}).get(a, set()) for a in tiles))
             for load in s.body.loads():
                 if load.data[0] in bound and not any(moved & set(i.axes()) for i in load.args):
                     found[load.data[0]] = 4 * math.prod(bound[load.data[0]])
@@ -107,18 +111,13 @@ def _extents(need):
     return {name: {a: hi - lo + 1 for a, (lo, hi) in ranges.items()} for name, ranges in need.items()}
 
 
-def followers(program, cut) -> set:
-    """Names of the run-time stages that depend on every one of the cut axes."""
-    return {name for name, axes in access.moved(program).items() if all(axes[a] for a in cut)}
+def regions(program, moved, tiles, trip, clip=True) -> dict:
+    """Stage name → {axis: (first, last)} that one tile needs of each stage that depends on every cut axis.
 
-
-def regions(program, tiles, trip, clip=True) -> dict:
-    """Stage name → {axis: (first, last)} that one tile needs of each following stage.
-
-    `tiles`: axis → size; `trip`: axis → number of the tile; `clip`: count only what exists.
+    `moved`: access.moved(program); `tiles`: axis → size; `trip`: axis → number of the tile; `clip`: count only what exists.
     """
     run = program.run_stages
-    follow = followers(program, list(tiles))
+    follow = {name for name, axes in moved.items() if all(axes[a] for a in tiles)}
     last = run[-1]
     need = {last.name: whole(access.extents(last)) | {a: (size * trip.get(a, 0), size * (trip.get(a, 0) + 1) - 1) for a, size in tiles.items()}}
     for s in reversed(run):

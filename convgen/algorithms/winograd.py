@@ -108,7 +108,7 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
         known |= {v.name: v for v in (point[p], blocks[k])}
         axes = [*(known[x] for x in left), *([] if one[p] else [blocks[k]]), point[p]]
         tap = known[k] if one[p] else _axis(k, taps)
-        value = _substitute(load, {} if one[p] else {k: blocks[k] * taps + tap})
+        value = E.substitute(load, {} if one[p] else {k: blocks[k] * taps + tap})
         if not one[p] and extents[k] % taps:
             value = E.Expr("select", (blocks[k] * taps + tap < extents[k], value, E.to_float(0.0)), "float")
         stages.append(Stage(f"{name}_kernel_{p}", axes, [tap], "sum", _table(g, point[p], tap) * value))
@@ -182,13 +182,6 @@ def _only_padding(program, data, windows, grid, one, m, n) -> dict:
         if not one[p] and last - first + 1 < value_of(grid[p].size):
             found[p] = (first, last - first + 1)
     return found
-
-
-def _substitute(e, mapping):
-    """The expression with some axes replaced."""
-    if e.op == "axis":
-        return mapping.get(e.data, e)
-    return E.Expr(e.op, [_substitute(x, mapping) for x in e.args], e.dtype, e.data) if e.args else e
 
 
 def _table(matrix, row, column):

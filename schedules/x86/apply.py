@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
+from ..placement import tiles_of
 from . import terms, turn
 
 
@@ -12,7 +13,7 @@ def apply(module, blocks, choice: dict, lanes: int):
     sch = s_tir.Schedule(module)
     by_name = {b.name: b for b in blocks}
     done, decompose = set(), []
-    cut = {name.removeprefix("cut."): size for name, size in choice.items() if name.startswith("cut.") and size}
+    cut = tiles_of(choice)
     tiled = _cut(sch, blocks, cut, lanes) if cut else set()
     done |= tiled & {blocks[-1].name}
     for b in reversed(blocks):  # consumers first, so that copies find the loops they are placed in

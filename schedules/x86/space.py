@@ -14,7 +14,7 @@ from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of, value_of
 
 from ..knobs import KnobSpace, Tree
-from ..placement import TWICE, Cuts
+from ..placement import TWICE, Cuts, tiles_of
 from . import dot as instructions
 
 _BODY = 700  # vector operations in one unrolled body
@@ -153,11 +153,6 @@ class Leaf(KnobSpace):
         return next((a.name for a, index in zip(s.axes, load.args) if index.op == "axis" and index.data == vec), None)
 
     # -- constraints ----------------------------------------------------------------------------------------------------
-    @staticmethod
-    def tiles(c) -> dict:
-        """Axis of the output → size of its tiles, for the axes that a choice cuts."""
-        return {name.removeprefix("cut."): size for name, size in c.items() if name.startswith("cut.") and size}
-
     def _inside(self, s, tiles):
         """(extents of one tile, axes that move with it) of a stage; its own extents and none where it stays outside."""
         need = self.cuts.needs(tiles).get(s.name)
@@ -182,7 +177,7 @@ class Leaf(KnobSpace):
         return None
 
     def constraint(self, c) -> str | None:
-        tiles = self.tiles(c)
+        tiles = tiles_of(c)
         if len(tiles) > 1 and self.cuts.repeated(tiles) > TWICE:
             return "tiles repeat too much work"
         reasons = (self._anchor_constraint(name, tiles, c) for name in self._info)
@@ -278,7 +273,7 @@ class Leaf(KnobSpace):
         for name in self._info:
             own = [k for k in self.domains if k.startswith(f"{name}.")]
             for _ in range(60):
-                if self._anchor_constraint(name, self.tiles(c), c) is None:
+                if self._anchor_constraint(name, tiles_of(c), c) is None:
                     break
                 c |= {k: rng.choice(self.domains[k]) for k in own}
         return c
@@ -463,7 +458,7 @@ class Leaf(KnobSpace):
         """Numbers a cost model can rank by; the same length for every workload."""
         plan = P.make(self.program, c, self.lanes)
         row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), math.log(P.staged_bytes(plan) + 1), len(self.anchors)]
-        tiles = self.tiles(c)
+        tiles = tiles_of(c)
         row += [math.log(self.cuts.bytes(tiles) + 1), math.log(self.cuts.trips(tiles)), self.cuts.repeated(tiles) if tiles else 1.0]
         heaviest = sorted(self.anchors, key=stage_flops, reverse=True)
         for i in range(2):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from convgen.errors import WorkerError
+from convgen.lang import parse
 from convgen.targets import resolve
 from convgen.workers import Worker
 
@@ -49,6 +50,14 @@ class Kernels:
         """What went wrong, one line per workload, and the answers. `target` and `choice` as in build_kernel."""
         answers = self.ask([job(w, target, choice) for w in workloads])
         return [line for w, a in zip(workloads, answers) for line in complaints(w, a)], answers
+
+    def check_batches(self, w, batches=(1, 3, 8)):
+        """What is wrong with the kernel of an open batch ("n2+" in its id) at its own and at other batches, one line each, and the number of verdicts."""
+        head, tail = w.id.split("+", 1)
+        others = [parse(head.rstrip("0123456789") + f"{n}{tail}") for n in batches]
+        (answer,) = self.ask([job(w, others=others)])
+        wrong = complaints(w, answer)
+        return wrong, 0 if wrong else len(answer["verdicts"])
 
     def close(self):
         for worker in self.workers:

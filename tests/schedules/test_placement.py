@@ -31,7 +31,7 @@ def test_a_tile_needs_its_halo_of_the_stage_before():
     cuts = placement.Cuts(program, 16)
     assert cuts.sizes["p"] and cuts.needs({"p": 8})["inner"]["h"] == 10
     assert cuts.repeated({"p": 8}) > 1.05 and cuts.repeated({"p": 24}) == 1
-    corner = placement.regions(program, {"p": 8}, {"p": 0})["inner"]["h"]
+    corner = placement.regions(program, access.moved(program), {"p": 8}, {"p": 0})["inner"]["h"]
     assert corner == (0, 8), "above the first row there is nothing to compute"
 
 
@@ -40,7 +40,7 @@ def test_work_that_is_repeated_is_counted_exactly():
     program = access.specialised(two_windows(N=1, C=1, H=24, W=24).program)
     counts = np.zeros(24)
     for t in range(3):
-        lo, hi = placement.regions(program, {"p": 8}, {"p": t})["inner"]["h"]
+        lo, hi = placement.regions(program, access.moved(program), {"p": 8}, {"p": t})["inner"]["h"]
         counts[lo:hi + 1] += 1
     assert counts.tolist() == [1] * 7 + [2, 2] + [1] * 6 + [2, 2] + [1] * 7
 
