@@ -36,6 +36,15 @@ def test_objects_need_no_library_of_mathematics(service, tmp_path, types):
         assert {"__tvm_ffi_cg_symbols_run"} <= exported <= {"__tvm_ffi_cg_symbols_run", "__tvm_ffi_cg_symbols_prepare"}, text
 
 
+@pytest.mark.parametrize("text", ["conv2d:n1,c16,o32,h6,w8,k3x3;padding=1:f16.f32.f16:nhwc:act=relu,bias", "depthwise_conv2d:n1,c32,h6,w8,k3x3;padding=1:f16.f32.f16:nhwc"])
+@pytest.mark.parametrize("machine, register", [("x86:avx2", "ymm"), ("x86:avx512", "zmm")])
+def test_float16_is_widened_and_rounded_in_whole_vectors(service, tmp_path, text, machine, register):
+    entry = service.build(parse(text).description, target(machine), None, str(tmp_path), "cg_half")
+    code = subprocess.run(["objdump", "-d", "--no-show-raw-insn", entry["object"]], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"vcvtph2ps .*%{register}", code) and re.search(rf"vcvtps2ph .*%{register}", code) and re.search(rf"vfmadd\w*ps .*%{register}", code)
+    assert not re.search(r"vfmadd\w*[ps]h ", code)  # sums stay in float32
+
+
 def test_same_description_and_choice_same_bytes(kernels):
     for text in ("conv2d:n1,c5,o17,h6,w5,k3x3;padding=1:f32.f32.f32:nchw:act=silu,bias", "deform_conv2d:n1,c4,o8,h6,w5,k3x3;padding=1:f32.f32.f32:nhwc:mask"):
         first, second, third = kernels.ask([job(parse(text))] * 2) + kernels.ask([job(parse(text))])
