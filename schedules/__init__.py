@@ -27,4 +27,4 @@ def rate(program, target: dict) -> int:
 def apply(module, blocks, choice: dict, target: dict):
     """The module with the loops that `choice` says."""
     from convgen.emit.border import restored
-    return restored(importlib.import_module(f"{__name__}.{_family(target)}.apply").apply(module, blocks, choice, target["lanes"]["float32"]))
+    return restored(importlib.import_module(f"{__name__}.{_family(target)}.apply").apply(module, blocks, choice, target))

@@ -1,1 +1,1 @@
-"""x86: register tiles of vectors, written against axis roles."""
+"""x86: the schedules of processors with the instructions for narrow data of x86."""

@@ -1,0 +1,1 @@
+"""What the families of processors share: register tiles of vectors, written against axis roles."""
