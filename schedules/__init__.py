@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-FAMILIES = ("x86",)
+FAMILIES = ("x86", "cuda")
 
 
 def _family(target: dict):
@@ -26,5 +26,9 @@ def rate(program, target: dict) -> int:
 
 def apply(module, blocks, choice: dict, target: dict):
     """The module with the loops that `choice` says."""
-    from convgen.emit.border import restored
-    return restored(importlib.import_module(f"{__name__}.{_family(target)}.apply").apply(module, blocks, choice, target))
+    return importlib.import_module(f"{__name__}.{_family(target)}.apply").apply(module, blocks, choice, target)
+
+
+def prepare(module, target: dict):
+    """The module that prepares parameters, with loops for the target; blocks are taken as they come."""
+    return importlib.import_module(f"{__name__}.{_family(target)}.bind").whole(module, 128)

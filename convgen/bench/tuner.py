@@ -31,7 +31,7 @@ def tune(workload: str, reference: str | None, target: dict, seconds: float, fol
     from tvm.ir.utils import derived_object
     from tvm.s_tir import meta_schedule as ms
 
-    from ..emit.build import target_of
+    from ..emit.machine import target_of
     from ..emit.plain import plain
     from .worker import workload_of
     form = plain(workload_of(workload, reference).program)

@@ -47,7 +47,7 @@ class Block:
 
 @dataclass
 class Lowered:
-    """`run` and `prepare` (or None) as IRModules, their argument lists, and the blocks of `run` in order."""
+    """`run` and `prepare` (or None) as IRModules, their argument lists, and the blocks of `run` in order. Callers' shapes are noted on both (border.restored)."""
 
     run: object
     prepare: object
@@ -393,7 +393,7 @@ class _Lowering:
         noted = lambda f, given: border.noted(f, [merged.get(a["name"]) if a["kind"] != "packed" else None for a in given])
         run = noted(run, args)
         blocks = _needed(self.blocks, out)
-        return Lowered(module(run, f"{symbol}_run"), border.restored(module(noted(prepare, prepare_args), f"{symbol}_prepare")) if prepare is not None else None, args, prepare_args, blocks)
+        return Lowered(module(run, f"{symbol}_run"), module(noted(prepare, prepare_args), f"{symbol}_prepare") if prepare is not None else None, args, prepare_args, blocks)
 
     def _arg(self, t):
         memory = t.memory(self.program.layout)

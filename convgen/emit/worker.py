@@ -11,8 +11,9 @@ from ..workers.child import import_without_torch, serve
 
 def load() -> str:
     """Import the compiler ahead of the first job; returns its version."""
-    import_without_torch("tvm")
-    return import_without_torch("convgen.emit.build").tvm.__version__
+    version = import_without_torch("tvm").__version__
+    import_without_torch("convgen.emit.build")
+    return version
 
 
 def build(**job) -> dict:

@@ -1,10 +1,11 @@
-"""Targets by name: this machine (`native`) and fixed x86 levels that run on any processor of the level."""
+"""Targets by name: this machine (`native`), fixed x86 levels that run on any processor of the level, GPU architectures and cards."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ..errors import TargetError
+from . import nvidia
 from .detect import Machine, machine
 from .microarchitectures import AVX2, AVX512, EXTRAS, GENERIC, identify
 from .target import Target
@@ -16,12 +17,12 @@ _LEVELS = {
     "avx512": Target(name="x86:avx512", family="x86", isa="avx512", mcpu="x86-64-v4", attrs=(), features=AVX2 + AVX512,
                      vector_registers=32, vector_bits=512, l1=32 << 10, l2=1 << 20, l3=16 << 20, cores=1, threads=1),
 }
-NAMES = ("native", *(level.name for level in _LEVELS.values()))
-_NOT_BUILT = {"cuda": "CUDA", "arm": "ARM"}
+NAMES = ("native", *(level.name for level in _LEVELS.values()), *(f"cuda:{name}" for name in nvidia.PRESETS))
+_NOT_BUILT = {"arm": "ARM"}
 
 
 def resolve(spec: str | Target = "native", here: Machine | None = None) -> Target:
-    """The target that `spec` names: "native", "x86:avx2" or "x86:avx512" (a Target passes through).
+    """The target that `spec` names: one of NAMES (a Target passes through).
 
     Cores and threads are those usable here (affinity and CPU quota); `with_threads` changes them. `here` replaces the detected
     machine. Raises TargetError, in one sentence, for a name nobody knows, a family not built yet, or a processor below AVX2.
@@ -31,6 +32,8 @@ def resolve(spec: str | Target = "native", here: Machine | None = None) -> Targe
     family, _, level = str(spec).partition(":")
     if family in _NOT_BUILT:
         raise TargetError(f"target {spec!r} is not available: {_NOT_BUILT[family]} schedules are not built yet, choose one of {', '.join(NAMES)}")
+    if family == "cuda" and level in nvidia.PRESETS:
+        return nvidia.target(spec, nvidia.PRESETS[level])
     if spec != "native" and (family != "x86" or level not in _LEVELS):
         raise TargetError(f"unknown target {spec!r}: expected one of {', '.join(NAMES)}")
     here = here or machine()

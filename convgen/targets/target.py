@@ -17,7 +17,10 @@ def lanes(vector_bits: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Target:
-    """One target. Caches in bytes, `l3` of one instance; `features` are the cpuinfo flags that generated code may use."""
+    """One target. Caches in bytes, `l3` of one instance; `features` are the cpuinfo flags (of a GPU: the architecture) that generated code may use.
+
+    `limits`: of a GPU, what one thread, block and multiprocessor can have (convgen.targets.nvidia); empty for processors. A GPU's lanes are those of one thread.
+    """
 
     name: str
     family: str
@@ -33,6 +36,7 @@ class Target:
     cores: int
     threads: int
     microarchitecture: str = "generic"
+    limits: Mapping[str, int] = field(default_factory=dict, hash=False)
     lanes: Mapping[str, int] = field(default_factory=dict, compare=False)
 
     def __post_init__(self):
@@ -42,13 +46,13 @@ class Target:
 
     @property
     def fingerprint(self) -> str:
-        """Key of tuning records: family, microarchitecture, instruction set and threads, for example `x86-zen5-avx512-t2`."""
-        return f"{self.family}-{self.microarchitecture}-{self.isa}-t{self.threads}"
+        """Key of tuning records: family, microarchitecture, instruction set and threads, for example `x86-zen5-avx512-t2`; a GPU has no threads to choose: `cuda-h200-sm_90`."""
+        return f"{self.family}-{self.microarchitecture}-{self.isa}" + ("" if self.limits else f"-t{self.threads}")
 
     def to_json(self) -> dict[str, Any]:
         """The target as plain JSON, with its fingerprint."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
-        return data | {"attrs": list(self.attrs), "features": list(self.features), "lanes": dict(self.lanes), "fingerprint": self.fingerprint}
+        return data | {"attrs": list(self.attrs), "features": list(self.features), "limits": dict(self.limits), "lanes": dict(self.lanes), "fingerprint": self.fingerprint}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Target":
@@ -57,6 +61,9 @@ class Target:
 
     def tvm(self) -> dict[str, Any]:
         """Arguments of `tvm.target.Target`."""
+        if self.family == "cuda":
+            return {"kind": "cuda", "arch": self.isa, "max_threads_per_block": self.limits["threads_per_block"], "max_shared_memory_per_block": self.limits["shared_per_block"],
+                    "thread_warp_size": self.limits["warp"]}
         base = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": self.mcpu, "num-cores": self.threads}
         return base | ({"mattr": list(self.attrs)} if self.attrs else {})
 

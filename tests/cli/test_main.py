@@ -66,12 +66,17 @@ def test_a_defect_of_convgen_is_not_hidden(monkeypatch):
 
 def test_targets(run):
     names = [row["name"] for row in json.loads(run("targets", "--json").out)]
-    assert names == ["native", "x86:avx2", "x86:avx512"]
+    assert names[:3] == ["native", "x86:avx2", "x86:avx512"] and "cuda:sm_90" in names
     facts = json.loads(run("targets", "x86:avx2", "--json").out)
     assert facts["mcpu"] == "x86-64-v3" and facts["lanes"]["float32"] == 8
     assert "vector_registers" in run("targets", "x86:avx512").out
 
 
+def test_limits_of_a_gpu_are_shown(run):
+    facts = json.loads(run("targets", "cuda:sm_90", "--json").out)
+    assert facts["limits"]["threads_per_block"] == 1024 and facts["missing_here"] == ["sm_90"]
+
+
 def test_a_target_to_come_is_refused(run):
-    result = run("targets", "cuda:sm_90")
+    result = run("targets", "arm:cortex-a72")
     assert (result.code, result.out) == (1, "") and "not built yet" in result.err

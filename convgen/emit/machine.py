@@ -1,0 +1,48 @@
+"""Machine code of scheduled functions by LLVM: one object file per kernel, called through TVM's FFI."""
+
+from __future__ import annotations
+
+import os
+
+import tvm
+import tvm.s_tir.analysis
+from tvm import s_tir
+
+from .border import restored
+
+
+def code(lowered, run, target: dict, program, planned: int, directory: str, symbol: str) -> dict:
+    """Write `<directory>/<symbol>.o` and return the entry's fields about code. `planned`: bytes of temporaries where the batch is open."""
+    functions = {f"{symbol}_run": restored(run)["main"]}
+    if lowered.prepare is not None:
+        functions[f"{symbol}_prepare"] = restored(lowered.prepare)["main"]
+    module = tvm.IRModule({n: f.with_attr("global_symbol", n) for n, f in functions.items()})
+    built = tvm.compile(module, tvm.target.Target(target_of(target)))
+    path = os.path.join(directory, f"{symbol}.o")
+    _write_object(built, path)
+    return {
+        "symbol": f"{symbol}_run", "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None,
+        "workspace": planned if program.any_batch else _scratch(run), "object": path,
+    }
+
+
+def _scratch(module) -> int:
+    """Bytes of temporaries that one thread holds at most; a constant of the scheduled loops unless the batch is open."""
+    for name in ("LowerInitBlock", "PlanAndUpdateBufferAllocationLocation", "ConvertBlocksToOpaque", "CompactBufferAllocation", "LowerMatchBuffer", "LowerOpaqueBlock"):
+        module = getattr(s_tir.transform, name)()(module)
+    sizes = s_tir.analysis.calculate_allocated_bytes(module["main"])
+    return sum(int(size) for scopes in sizes.values() for size in scopes.values())
+
+
+def target_of(target: dict) -> dict:
+    """What TVM needs to know of a target."""
+    out = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": target["mcpu"], "num-cores": target["threads"]}
+    if target.get("attrs"):
+        out["mattr"] = target["attrs"]
+    return out
+
+
+def _write_object(built, path):
+    """The module's object code, position independent, as one file."""
+    mod = built.mod if hasattr(built, "mod") else built
+    mod.write_to_file(path, "o") if hasattr(mod, "write_to_file") else mod.save(path, "o")

@@ -1,0 +1,44 @@
+"""Binding whole nests to blocks and threads, one element of the result per thread."""
+
+from __future__ import annotations
+
+from tvm.tirx import IntImm, IterVar
+
+
+def elements(sch, block, threads: int):
+    """Bind a block's spatial loops, fused, to blockIdx.x and `threads` of threadIdx.x; returns the thread loop. An open batch gets blockIdx.y."""
+    inner = sch.get_loops(block)
+    spatial = [loop for loop, v in zip(inner, sch.get(block).iter_vars) if v.iter_type == IterVar.DataPar]
+    sch.reorder(*spatial, *(loop for loop in inner if loop not in spatial))
+    for loop in [loop for loop in spatial if not isinstance(sch.get(loop).extent, IntImm)]:
+        spatial.remove(loop)
+        sch.reorder(loop, *spatial)
+        sch.bind(loop, "blockIdx.y")
+    fused = sch.fuse(*spatial) if spatial else sch.add_unit_loop(block)
+    grid, lane = sch.split(fused, [None, threads])
+    sch.bind(grid, "blockIdx.x")
+    sch.bind(lane, "threadIdx.x")
+    return lane
+
+
+def reduction(sch, block, reader, threads: int):
+    """One thread per element of `reader`, the block that takes the sum from a register (None: a copy of the sum into memory). Returns the reduction's loops."""
+    reader = reader if reader is not None else sch.cache_write(block, 0, "local")
+    lane = elements(sch, reader, threads)
+    sch.compute_at(block, lane, preserve_unit_loops=True)
+    sch.set_scope(block, 0, "local")
+    iters = sch.get(block).iter_vars
+    return [loop for loop, v in zip(sch.get_loops(block)[-len(iters):], iters) if v.iter_type == IterVar.CommReduce]
+
+
+def whole(module, threads: int):
+    """A module none of whose blocks is known, such as one that prepares parameters: every block of its own, sums in registers."""
+    from tvm import s_tir
+    sch = s_tir.Schedule(module)
+    for child in sch.get_child_blocks(sch.get_sblock("root")):
+        reduced = any(v.iter_type == IterVar.CommReduce for v in sch.get(child).iter_vars)
+        if reduced:
+            sch.decompose_reduction(child, reduction(sch, child, None, threads)[0])
+        else:
+            elements(sch, child, threads)
+    return sch.mod
