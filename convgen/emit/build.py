@@ -28,12 +28,13 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
     program = space.program(choice)
     made = plan.make(program, choice, target["lanes"]["float32"])
     planned = plan.staged_bytes(made)  # before lowering makes the batch symbolic
-    lowered = lower.lower(made, symbol)
+    family = importlib.import_module(f".{_CODE.get(target['family'], 'machine')}", __package__)
+    lowered = lower.lower(made, symbol, family.MATH)
     try:
         run = schedules.apply(lowered.run, lowered.blocks, choice, target)
     except (RuntimeError, ValueError) as e:
         raise EmitError(f"{program.id}: TVM refuses the schedule: {_first_line(e)}") from e
-    code = importlib.import_module(f".{_CODE.get(target['family'], 'machine')}", __package__).code(lowered, run, target, program, planned, directory, symbol)
+    code = family.code(lowered, run, target, program, planned, directory, symbol)
     return {
         "id": program.id, "operator": program.operator,
         "dims": {n: {"min": 1} if n == "N" and program.any_batch else v for n, v in program.dims.items()},

@@ -11,7 +11,10 @@ from .. import schedules
 from ..errors import EmitError
 from ..lang.count import BYTES
 from ..runtime.sizes import evaluate
-from . import launches, nvcc
+from . import device_math, launches, nvcc
+
+
+MATH = device_math
 
 
 def code(lowered, run, target: dict, program, planned: int, directory: str, symbol: str) -> dict:
@@ -81,15 +84,7 @@ def target_of(target: dict) -> dict:
     return {"kind": "cuda", "arch": target["isa"], "max_threads_per_block": limits["threads_per_block"], "max_shared_memory_per_block": limits["shared_per_block"], "thread_warp_size": limits["warp"]}
 
 
-# min and max keep NaN as the other targets do: a comparison with NaN is false and takes the second operand. The functions of CUDA would drop it.
-_COMPARE = """template <class T> __device__ __forceinline__ T convgen_max(T a, T b) { return a > b ? a : b; }
-template <class T> __device__ __forceinline__ T convgen_min(T a, T b) { return a < b ? a : b; }
-#define max convgen_max
-#define min convgen_min
-"""
-
-
 def _own(text: str) -> str:
     """TVM's text with our functions in front of its kernels."""
     at = text.index('extern "C" __global__')
-    return text[:at].lstrip() + _COMPARE + text[at:].rstrip() + "\n"
+    return text[:at].lstrip() + device_math.TEXT + text[at:].rstrip() + "\n"

@@ -11,9 +11,8 @@ from ..lang import access, expr as E
 from ..lang.count import BYTES
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
-from . import border
+from . import border, vector_math
 from . import plan as P
-from .vector_math import FUNCTIONS
 
 
 @dataclass
@@ -57,8 +56,8 @@ class Lowered:
 
 
 class _Lowering:
-    def __init__(self, plan, alignment=64):
-        self.plan, self.program = plan, plan.program
+    def __init__(self, plan, math=vector_math):
+        self.plan, self.program, self.math = plan, plan.program, math
         self.batch = te.var("N") if self.program.any_batch else None
         self.tensors, self.border, self.blocks = {}, {}, []
         self.moved = access.moved(self.program)
@@ -91,12 +90,14 @@ class _Lowering:
             for i, v in reversed(list(enumerate(e.data[:-1]))):
                 chosen = tirx.Select(tirx.EQ(at, tirx.const(i, "int32")), tirx.const(v, "float32"), chosen)
             return chosen
+        if op == "single" and e.args[0].op in self.math.ROUNDED:
+            return self.math.ROUNDED[e.args[0].op](*(self.value(x, axes, read, indexing) for x in e.args[0].args))
         a = [self.value(x, axes, read, indexing or op == "int") for x in e.args]
         if op == "select":
             heavy = any(x.op == "load" for x in e.args[1].walk()) or any(x.op == "load" for x in e.args[2].walk())
             return tirx.if_then_else(*a) if heavy else tirx.Select(*a)
-        if op in FUNCTIONS:
-            return FUNCTIONS[op](a[0])
+        if op in self.math.FUNCTIONS:
+            return self.math.FUNCTIONS[op](a[0])
         if op in ("min", "max") and e.dtype == "float":
             limits = [not x.loads() for x in e.args]
             # A comparison with NaN is false and takes the second operand: relu keeps NaN as PyTorch does, a clamped position stays inside.
@@ -444,6 +445,6 @@ _OPS = {
 }
 
 
-def lower(plan, symbol: str) -> Lowered:
-    """TE and PrimFuncs of a plan. `symbol` is the prefix of the exported names."""
-    return _Lowering(plan).result(symbol)
+def lower(plan, symbol: str, math=vector_math) -> Lowered:
+    """TE and PrimFuncs of a plan. `symbol` is the prefix of the exported names; `math` says how functions are written (vector_math, device_math)."""
+    return _Lowering(plan, math).result(symbol)

@@ -8,7 +8,10 @@ import tvm
 import tvm.s_tir.analysis
 from tvm import s_tir
 
+from . import vector_math
 from .border import restored
+
+MATH = vector_math
 
 
 def code(lowered, run, target: dict, program, planned: int, directory: str, symbol: str) -> dict:

@@ -41,7 +41,7 @@ class Buffer:
         self.shape, self.dtype = tuple(int(s) for s in shape), dtype
         kind = np.dtype(RAW[dtype])
         self.nbytes = kind.itemsize * int(np.prod(self.shape, dtype=np.int64))
-        self._memory = np.empty(self.nbytes + 2 * guard + ALIGN, np.uint8)
+        self._memory = self._allocate(self.nbytes + 2 * guard + ALIGN)
         start = (-(self._memory.ctypes.data + guard)) % ALIGN + guard
         self._before = self._memory[start - guard:start]
         self._after = self._memory[start + self.nbytes:start + self.nbytes + guard]
@@ -57,6 +57,10 @@ class Buffer:
         self.tensor = _Tensor(self.bytes.ctypes.data if self.nbytes else None, 1, 0, len(self.shape), code, bits, 1,
                               self._shape, self._strides, 0)
         self.set_canary(0xA5)
+
+    def _allocate(self, nbytes: int) -> np.ndarray:
+        """Bytes for data, canaries and alignment."""
+        return np.empty(nbytes, np.uint8)
 
     def set_canary(self, byte: int) -> None:
         """Fill both guards with a byte."""

@@ -24,6 +24,4 @@ def apply(module, blocks, choice: dict, target: dict):
         for loop, (_, role) in zip(loops, b.reduce):
             if role == "table":  # the coefficients become constants
                 sch.unroll(loop)
-        if loops:
-            sch.decompose_reduction(block, loops[0])
     return sch.mod

@@ -36,9 +36,8 @@ def whole(module, threads: int):
     from tvm import s_tir
     sch = s_tir.Schedule(module)
     for child in sch.get_child_blocks(sch.get_sblock("root")):
-        reduced = any(v.iter_type == IterVar.CommReduce for v in sch.get(child).iter_vars)
-        if reduced:
-            sch.decompose_reduction(child, reduction(sch, child, None, threads)[0])
+        if any(v.iter_type == IterVar.CommReduce for v in sch.get(child).iter_vars):
+            reduction(sch, child, None, threads)
         else:
             elements(sch, child, threads)
     return sch.mod

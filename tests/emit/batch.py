@@ -10,24 +10,44 @@ import numpy as np
 
 from convgen.workers.child import serve
 
-_shims = []
+_shims, _loaded = [], []
 
 
 def built(description, target, choice, folder):
-    """(kernel entry, path of the linked library, seconds of compiling)."""
+    """(kernel entry, function from dims to its kernel, seconds of compiling)."""
     from convgen.emit import build_kernel
-    from convgen.export.link import compile_shim, link_objects
 
-    if not _shims:
+    if not _loaded:
         build_kernel(description, target, choice, folder, "cg_first")  # the compiler loads here, outside any time
-        _shims.append(os.path.join(os.getcwd(), "shim.so"))
-        compile_shim(_shims[0])
+        _loaded.append(True)
     begun = time.perf_counter()
     entry = build_kernel(description, target, choice, folder, "cg_test")
     seconds = time.perf_counter() - begun
+    return entry, _OPENERS.get(target["family"], linked)(entry, target, folder), seconds
+
+
+def linked(entry, target, folder):
+    """How to open a kernel for the processor."""
+    from convgen.export.link import compile_shim, link_objects
+    from convgen.tune.kernel import NativeKernel
+
+    if not _shims:
+        _shims.append(os.path.join(os.getcwd(), "shim.so"))
+        compile_shim(_shims[0])
     path = Path(folder, "kernel.so")
     link_objects([Path(folder, entry["object"])], path)
-    return entry, str(path), seconds
+    return lambda dims: NativeKernel(str(path), entry, dims, _shims[0])
+
+
+def emulated_cuda(entry, target, folder):
+    """How to open a kernel for a GPU, run from its source."""
+    from convgen.emulate import cuda
+
+    program = cuda.build(Path(folder, entry["source"]), Path(folder, "kernel"), target["isa"])
+    return lambda dims: cuda.EmulatedKernel(program, entry, dims)
+
+
+_OPENERS = {"cuda": emulated_cuda}  # family → opener, for kernels that cannot run as they are
 
 
 def check(description, target, choice=None, others=(), thorough=True):
@@ -37,15 +57,14 @@ def check(description, target, choice=None, others=(), thorough=True):
     """
     from convgen.lang.program import Program
     from convgen.tune.cases import CaseBook
-    from convgen.tune.kernel import NativeKernel
     from convgen.tune.verify import verify
 
     with tempfile.TemporaryDirectory() as folder:
-        entry, path, seconds = built(description, target, choice, folder)
-        digest = hashlib.sha256(Path(folder, entry["object"]).read_bytes()).hexdigest()
+        entry, kernel, seconds = built(description, target, choice, folder)
+        digest = hashlib.sha256(Path(folder, entry["object"] or entry["source"]).read_bytes()).hexdigest()
         verdicts = []
         for d in [description, *others]:
-            verdicts.append(verify(NativeKernel(path, entry, d["dims"], _shims[0]), CaseBook(Program.from_json(d)), thorough).to_json())
+            verdicts.append(verify(kernel(d["dims"]), CaseBook(Program.from_json(d)), thorough).to_json())
         return {"verdicts": verdicts, "seconds": seconds, "digest": digest, "entry": entry}
 
 
@@ -53,13 +72,12 @@ def run(description, target, tensors):
     """The default kernel's output for these tensors (nested lists)."""
     from convgen.lang.program import Program
     from convgen.tune.cases import Case
-    from convgen.tune.kernel import NativeKernel
     from convgen.tune.verify import Run
 
     with tempfile.TemporaryDirectory() as folder:
-        entry, path, _ = built(description, target, None, folder)
+        _, kernel, _ = built(description, target, None, folder)
         case = Case("F", 0, {name: np.array(value, np.float32) for name, value in tensors.items()}, None)
-        once = Run(NativeKernel(path, entry, description["dims"], _shims[0]), Program.from_json(description), case)
+        once = Run(kernel(description["dims"]), Program.from_json(description), case)
         reason = once.first()
         assert reason is None, reason
         return once.result().tolist()

@@ -66,7 +66,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_holds_the_whole_product(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "convgen").rglob("*") if path.suffix in (".py", ".c", ".h", ".json", ".txt") or path.name == "py.typed"}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "convgen").rglob("*") if path.suffix in (".py", ".c", ".h", ".hpp", ".json", ".txt") or path.name == "py.typed"}
     sources |= {f"convgen/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "schedules").rglob("*.py")}
     sources |= {f"convgen/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "tuning_logs").rglob("*.jsonl")}
     assert sources - names == set()

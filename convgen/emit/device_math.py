@@ -1,0 +1,47 @@
+"""Functions of device code as calls, and their text in CUDA C: the polynomials of vector_math, float32 operations that are rounded at once, and comparisons."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+
+def _call(name):
+    return lambda *a: tirx.call_pure_extern("float32", name, *a)
+
+
+FUNCTIONS = {name: _call(f"convgen_{name}") for name in ("exp", "sigmoid", "tanh", "erf")}
+# Operations whose result is used as it is rounded: nvcc contracts a plain a * b + c.
+ROUNDED = {"+": _call("__fadd_rn"), "-": _call("__fsub_rn"), "*": _call("__fmul_rn")}
+
+# min and max keep NaN as the other targets do: a comparison with NaN is false and takes the second operand. The functions of CUDA would drop it.
+TEXT = """
+template <class T> static __device__ __forceinline__ T convgen_max(T a, T b) { return a > b ? a : b; }
+template <class T> static __device__ __forceinline__ T convgen_min(T a, T b) { return a < b ? a : b; }
+#define max convgen_max
+#define min convgen_min
+
+static __device__ __forceinline__ float convgen_exp(float x) {
+  x = max(-87.33654f, min(88.37626f, x));
+  float n = floorf(x * 1.44269504088896341f + 0.5f), r = x - n * 0.693359375f - n * -2.12194440e-4f;
+  float p = (((((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f) * r + 1.6666665459e-1f) * r + 5.0000001201e-1f) * r * r + r + 1.0f;
+  return p * __int_as_float(((int)n + 127) << 23);
+}
+
+static __device__ __forceinline__ float convgen_sigmoid(float x) { return 1.0f / (1.0f + convgen_exp(-x)); }
+
+static __device__ __forceinline__ float convgen_tanh(float x) {
+  float size = fabsf(x), s = x * x;
+  float small = x * s * ((((-5.70498872745e-3f * s + 2.06390887954e-2f) * s - 5.37397155531e-2f) * s + 1.33314422036e-1f) * s - 3.33332819422e-1f) + x;
+  float large = 1.0f - 2.0f / (convgen_exp(size + size) + 1.0f);
+  return size > 0.625f ? (x < 0.0f ? -large : large) : small;
+}
+
+static __device__ __forceinline__ float convgen_erf(float x) {
+  float size = fabsf(x), s = x * x, t = min(4.0f, size);
+  float small = x * (((((-5.96761703e-4f * s + 4.99119423e-3f) * s - 2.67681349e-2f) * s + 1.12819925e-1f) * s - 3.76125336e-1f) * s + 1.28379166e-1f) + x;
+  float p = (((((-1.72853470e-5f * t + 3.83197126e-4f) * t - 3.88396438e-3f) * t + 2.42546219e-2f) * t - 1.06777877e-1f) * t - 6.34846687e-1f) * t - 1.28717512e-1f;
+  float large = 1.0f - convgen_exp(t * p - t);
+  return size > 0.927734375f ? (x < 0.0f ? -large : large) : small;
+}
+
+"""
