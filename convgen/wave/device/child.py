@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -23,6 +24,8 @@ def open_device(wave: Wave, options: dict):
     target = wave.manifest["target"]
     if target["family"] == "cuda":
         return CardDevice(target, options["device"], options["libcuda"])
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))  # a kernel that eats memory must not take the machine down
     return HostDevice(wave.file(wave.manifest["runtime"]), target)
 
 
@@ -30,8 +33,8 @@ def serve(root: str) -> None:
     """Answer requests until the parent goes away."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: no orphan keeps the device busy
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answers = os.dup(1)  # what a kernel prints must not mix with the answers
-    os.dup2(2, 1)
+    answers = os.dup(1)  # what a kernel prints must not mix with the answers, nor flood the terminal
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     with open(os.path.join(root, "wave.json")) as file:
         wave = Wave(root, json.load(file))
     device = None

@@ -60,7 +60,7 @@ class Session:
         self.manifest = self.wave.manifest
         self.child = None
         self.begun = time.monotonic()
-        self.device = self._ask(START, "facts")
+        self.device = self._fresh()
         self.path = options.result or os.path.join(root, "result-%s.jsonl" % plain(self.device["card"]))
         self.done, self.finals, self.torch = {}, set(), set()
         self._continue()
@@ -96,14 +96,25 @@ class Session:
         if self.child is not None and self.child.served >= TOGETHER:
             self._end()
         if self.child is None:
-            options = {"device": self.options.device, "libcuda": self.options.libcuda}
-            self.child = Child([sys.executable, os.path.abspath(sys.argv[0]), "--child"], options, environment(self.manifest["threads"]))
-            limit += START
+            self._fresh()
         try:
             return self.child.ask(limit, command, *arguments)
         except BaseException:
             self._end()
             raise
+
+    def _fresh(self) -> dict:
+        """Start a process and have it open the device, which must not count as a candidate's time; the device's facts."""
+        options = {"device": self.options.device, "libcuda": self.options.libcuda}
+        flags = [flag for flag, given in (("-I", sys.flags.isolated), ("-E", sys.flags.ignore_environment), ("-S", sys.flags.no_site)) if given]
+        self.child = Child([sys.executable, *flags, os.path.abspath(sys.argv[0]), "--child"], options, environment(self.manifest["threads"]))
+        try:
+            facts = self.child.ask(START, "facts")
+        except BaseException:
+            self._end()
+            raise
+        self.child.served = 0
+        return facts
 
     def _end(self) -> None:
         if self.child is not None:
