@@ -78,7 +78,8 @@ def export(workloads, path, target, threads, logs, name, require) -> ExportRepor
     store = Store.open(logs)
     variants = []
     for machine in targets:
-        machines = [machine.with_threads(n) if n else machine for n in dict.fromkeys(counts)]
+        # How many threads a GPU runs is no fact of the target.
+        machines = [machine] if machine.family == "cuda" else [machine.with_threads(n) if n else machine for n in dict.fromkeys(counts)]
         variants.append((machines[0], [(names, building.plan(w, m, store)) for m in machines for w, names in named.items()]))
     _require(require, [planned for _, plans in variants for _, planned in plans])
     with tempfile.TemporaryDirectory(prefix="convgen-export-") as scratch:
@@ -136,7 +137,7 @@ def write(path, name: str, built, scratch) -> str:
     from .runtime.manifest import read
     variants, signatures = {}, {}
     for machine, workloads, entries in built:
-        objects = [entry | {"object": os.path.join(scratch, entry["object"])} for entry in entries]
+        objects = [entry | {file: os.path.join(scratch, entry[file]) for file in ("object", "source") if file in entry} for entry in entries]
         variants[machine.name] = (machine.to_json(), objects)
         for w in workloads:
             signatures.setdefault(w.operator, []).append(w.signature)
@@ -155,6 +156,8 @@ def compiled(workload, target, threads, logs):
         raise ArgumentError(f"compile: expected a Workload, got {type(workload).__name__}; convgen.workload(id) makes one from an id")
     machine = resolve(target)
     machine = machine.with_threads(_count(threads)) if threads is not None else machine
+    if machine.family == "cuda":
+        _require_device(machine)
     planned = building.plan(workload, machine, Store.open(logs))
     key = planned.key
     if key in _kernels:
@@ -172,3 +175,12 @@ def compiled(workload, target, threads, logs):
         cache.discard(key)
         kernel = Kernel.load(cache.entry(key, make) / _LIBRARY)
     return _kernels.setdefault(key, kernel)
+
+
+def _require_device(machine) -> None:
+    """Raises TargetError where no CUDA device could run the target's code, before anything is compiled."""
+    from .errors import TargetError
+    from .runtime.variants import obstacle
+    why = obstacle({"target": machine.to_json(), "cuda": {"toolkit": 0, "driver": 0, "ptx": True}, "kernels": []})
+    if why:
+        raise TargetError(f"target {machine.name!r} cannot run here: {why}")

@@ -1,4 +1,4 @@
-"""From object files to a library folder, by the system's C compiler."""
+"""From compiled kernels to a library folder: object files by the system's C compiler, CUDA code as it is."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from convgen.errors import LibraryError
+from convgen.export import cuda
 from convgen.export import manifest as manifests
 from convgen.runtime import cpu
 from convgen.runtime.manifest import MANIFEST, SHIM, read
@@ -31,7 +32,8 @@ def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], 
                  name: str) -> str:
     """Write the library `path` (a folder) and return its path.
 
-    kernels_by_variant: {target name: (target JSON, [kernel entry with "object", the path of its object file])}.
+    kernels_by_variant: {target name: (target JSON, [kernel entry with "object", the path of its object file])}; for CUDA the object
+    is a cubin, and "source" is the path of its CUDA C, of which the lowest architecture's PTX is made.
     signatures: {operator: [signature of each structural variant]}. name: an identifier; `torch.ops.convgen_<name>` is built from it.
     An existing library is replaced at once or not at all; anything else at `path` is left alone and LibraryError raised.
     """
@@ -40,7 +42,7 @@ def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], 
     if not kernels_by_variant:
         raise LibraryError("a library needs kernels for at least one target")
     for target, _ in kernels_by_variant.values():
-        if target.get("family", cpu.family()) != cpu.family():
+        if target.get("family", cpu.family()) not in (cpu.family(), "cuda"):
             raise LibraryError(f"a library for {target['name']} must be linked on a machine of that family; this one is {cpu.family()}")
     path = Path(path)
     _may_replace(path)
@@ -50,15 +52,20 @@ def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], 
         os.chmod(folder, 0o755 & ~_umask())
         files = {SHIM: folder / SHIM}
         compile_shim(files[SHIM])
-        variants = []
+        variants, fallback = [], cuda.fallback(kernels_by_variant)
         for target_name in kernels_by_variant:
             target, entries = kernels_by_variant[target_name]
-            file = f"kernels-{re.sub(r'[^A-Za-z0-9_.-]', '-', target_name)}.so"
+            gpu = target.get("family") == "cuda"
+            file = f"kernels-{re.sub(r'[^A-Za-z0-9_.-]', '-', target_name)}.{'zip' if gpu else 'so'}"
             files[file] = folder / file
             _distinct(entries)
-            link_objects([entry["object"] for entry in entries], files[file])
+            facts = {}
+            if gpu:
+                facts["cuda"] = cuda.pack(entries, files[file], target["isa"], target_name == fallback)
+            else:
+                link_objects([entry["object"] for entry in entries], files[file])
             records = sorted((manifests.kernel_record(e) for e in entries), key=lambda e: e["symbol"])
-            variants.append({"target": dict(target), "file": file, "kernels": records})
+            variants.append({"target": dict(target), "file": file, "kernels": records, **facts})
         content = manifests.encode(manifests.build(name, _version(), signatures, variants, files))
         (folder / MANIFEST).write_bytes(content)
         read(folder)  # what cannot be read back is not published
@@ -84,17 +91,10 @@ def link_objects(objects: Sequence, path) -> None:
 
 def compile_shim(path) -> None:
     """Compile the runtime shim to a shared object."""
-    _compile(sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")), path, "compiling the runtime shim")
-
-
-def compile_wave_runtime(path) -> None:
-    """Compile what kernels need on a device without tvm_ffi: the shim's threads and scratch memory, and `wave/runtime.c`."""
-    _compile(["shim.c", "shim_memory.c", os.path.join("..", "wave", "runtime.c")], path, "compiling the wave's runtime")
-
-
-def _compile(sources: Sequence[str], path, doing: str) -> None:
-    # By relative names from the shim's folder: the path of this installation must not reach the file.
-    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(Path(path).absolute()), *sources, "-ldl", "-lpthread"], doing, cwd=_SHIM_SOURCES)
+    path = Path(path)
+    # By relative names from their own folder: the path of this installation must not reach the file.
+    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(path.absolute()), *sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")),
+          "-ldl", "-lpthread"], "compiling the runtime shim", cwd=_SHIM_SOURCES)
 
 
 def foreign_symbols(path) -> set[str]:

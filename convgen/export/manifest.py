@@ -41,8 +41,8 @@ def encode(manifest: dict) -> bytes:
 
 
 def kernel_record(entry: Mapping) -> dict:
-    """A kernel entry as a library keeps it: without the object file it came from."""
-    return {key: value for key, value in entry.items() if key != "object"}
+    """A kernel entry as a library keeps it: without the files it came from."""
+    return {key: value for key, value in entry.items() if key not in ("object", "source")}
 
 
 def _unique(signatures: Sequence[dict]) -> list[dict]:

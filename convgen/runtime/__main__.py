@@ -24,7 +24,8 @@ def main(arguments=None) -> int:
     except Error as error:
         print(f"convgen: {error}", file=sys.stderr)
         return 1
-    print(f"{options.path}: {len(findings)} kernels of {library.variant} are healthy, sha256 {library.sha256}")
+    served = " and ".join(dict.fromkeys(server.choice.target for server in library._servers.made()))
+    print(f"{options.path}: {len(findings)} kernels of {served} are healthy, sha256 {library.sha256}")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Tensors of any library seen the same way: shape, strides, dtype by name, address. Results go back in kind.
 
-torch and numpy are handled directly; anything else comes in through DLPack on the CPU and goes back through the `from_dlpack` of
-its own namespace. Nothing here imports torch: a torch tensor can only arrive when torch is loaded.
+torch and numpy are handled directly; anything else comes in through DLPack and goes back through the `from_dlpack` of its own
+namespace (on CUDA devices: cuda_arrays.py). Nothing here imports torch: a torch tensor can only arrive when torch is loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 
 from convgen.errors import ArgumentError
-from convgen.runtime.native import ALIGNMENT, DTYPES, itemsize
+from convgen.runtime.native import ALIGNMENT, CUDA, DTYPES, itemsize
+
+
+CPU = "cpu"
+_DLPACK_CPU = 1
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,26 @@ class View:
     """One tensor argument. `owner` is the caller's object; `keep` is what holds the memory; strides count elements."""
 
     owner: Any
-    kind: str  # "torch", "numpy" or "dlpack"
+    kind: str  # "torch", "numpy", "dlpack", or "array" (through DLPack on a CUDA device)
     keep: Any
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str
     pointer: int
+    device: str = CPU  # or "cuda:0", ...
 
     @property
     def aligned(self) -> bool:
         return self.pointer % ALIGNMENT == 0
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory that a bound call holds."""
+
+    keep: Any
+    pointer: int
+    nbytes: int
 
 
 def is_torch(value) -> bool:
@@ -46,17 +60,23 @@ def view(value, where: str) -> View:
     if isinstance(value, np.ndarray):
         return _from_numpy(value, value, "numpy", where)
     if hasattr(value, "__dlpack__"):
+        kind, index = value.__dlpack_device__() if hasattr(value, "__dlpack_device__") else (_DLPACK_CPU, 0)
+        if kind == CUDA:
+            from convgen.runtime import cuda_arrays
+
+            return cuda_arrays.view(value, int(index), where)
         try:
             return _from_numpy(value, np.from_dlpack(value), "dlpack", where)
         except Exception as error:
-            raise ArgumentError(f"{where} must be a CPU tensor that numpy can read through DLPack: {error}") from error
+            raise ArgumentError(f"{where} must be a CPU or CUDA tensor that can be read through DLPack: {error}") from error
     raise ArgumentError(f"{where} must be a tensor (torch, numpy or DLPack), got {type(value).__name__}")
 
 
 def _from_torch(tensor, where: str) -> View:
     torch = sys.modules["torch"]
-    if tensor.device.type != "cpu":
-        raise ArgumentError(f"{where} must be on the CPU, got a tensor on {tensor.device}")
+    device = tensor.device
+    if device.type not in ("cpu", "cuda"):
+        raise ArgumentError(f"{where} must be on the CPU or a CUDA device, got a tensor on {device}")
     if tensor.layout is not torch.strided:
         raise ArgumentError(f"{where} must be a strided tensor, got layout {tensor.layout}")
     dtype = str(tensor.dtype).removeprefix("torch.")
@@ -72,7 +92,12 @@ def _from_torch(tensor, where: str) -> View:
     if pointer == 0 and plain.numel():
         raise ArgumentError(f"{where} has no memory to read (a fake or functional tensor); call the operator through "
                             "torch.ops inside torch.compile, torch.export and function transforms")
-    return View(tensor, "torch", plain, tuple(plain.shape), tuple(plain.stride()), dtype, pointer)
+    return View(tensor, "torch", plain, tuple(plain.shape), tuple(plain.stride()), dtype, pointer, place(device))
+
+
+def place(device) -> str:
+    """The name of a torch.device in views."""
+    return CPU if device.type == "cpu" else f"cuda:{device.index or 0}"
 
 
 def _from_numpy(owner, array: np.ndarray, kind: str, where: str) -> View:
@@ -106,11 +131,15 @@ def _element_type(like: View, dtype: str):
 
 
 def empty(like: View, shape, strides, dtype: str) -> View:
-    """An uninitialised aligned tensor of the same kind as `like` (numpy memory for DLPack kinds)."""
+    """An uninitialised aligned tensor of the same kind and on the same device as `like` (numpy memory for DLPack kinds on the CPU)."""
     if like.kind == "torch":
         torch = sys.modules["torch"]
-        tensor = torch.empty_strided(shape, strides, dtype=getattr(torch, dtype), device="cpu")
+        tensor = torch.empty_strided(shape, strides, dtype=getattr(torch, dtype), device=like.device)
         return _from_torch(tensor, "the result")
+    if like.kind == "array":
+        from convgen.runtime import cuda_arrays
+
+        return cuda_arrays.empty(like, shape, strides, dtype)
     count = 1
     for size in shape:
         count *= size
@@ -155,12 +184,22 @@ def back(result: View, like: View):
     return result.keep
 
 
-def snapshot(source: View, strides) -> np.ndarray:
-    """The tensor's bytes in compact aligned memory of our own, for parameters that a bound call holds."""
+def snapshot(source: View, strides) -> Memory:
+    """The tensor's elements in compact aligned memory of our own on the same device, for parameters that a bound call holds."""
+    if source.device != CPU:
+        from convgen.runtime import cuda_arrays
+
+        return cuda_arrays.snapshot(source, strides)
     compact = source if source.strides == tuple(strides) else copy(source, strides)
     nbytes = itemsize(source.dtype)
     for size in source.shape:
         nbytes *= size
-    target = memory(nbytes)
-    ctypes.memmove(target.ctypes.data, compact.pointer, nbytes)
+    target = held(nbytes)
+    ctypes.memmove(target.pointer, compact.pointer, nbytes)
     return target
+
+
+def held(nbytes: int) -> Memory:
+    """Aligned memory for a bound call on the CPU."""
+    whole = memory(nbytes)
+    return Memory(whole, whole.ctypes.data, nbytes)

@@ -11,7 +11,8 @@ from convgen.runtime import arrays, fallback
 from convgen.runtime.attributes import symbol_values
 from convgen.runtime.dispatch import Kernel, matches
 from convgen.runtime.layout import strides_of
-from convgen.runtime.serve import Server, output_view, refuse_gradients, views
+from convgen.runtime.serve import Server, device_of, output_view, refuse_gradients, views
+from convgen.runtime.servers import Servers
 from convgen.runtime.signature import Operator, Resolved, _listed
 from convgen.runtime.sizes import evaluate
 
@@ -37,11 +38,14 @@ class Bound:
 
     The parameters are copied and prepared when they are bound: changing them in place afterwards changes nothing (`check` tells),
     `update` takes new ones. Several threads may call one bound call at once, also while another updates it.
+
+    On a CUDA device binding and updating wait for the device, so that every stream may call; calls never do. A captured graph reads the
+    memory that this object held then: keep it, and do not update it, as long as the graph is replayed.
     """
 
-    def __init__(self, server: Server, operator: Operator, missing: fallback.Missing, parameters: Mapping[str, Any],
+    def __init__(self, servers: Servers, operator: Operator, missing: fallback.Missing, parameters: Mapping[str, Any],
                  attributes: Mapping[str, Any]):
-        self._server, self._operator, self._missing = server, operator, missing
+        self._servers, self._operator, self._missing = servers, operator, missing
         self._attributes = dict(attributes)
         for name in parameters:
             if name not in operator.parameters:
@@ -53,7 +57,6 @@ class Bound:
         self._update_lock = threading.Lock()
         self._torch: Any = None
         self._tensor: Any = None
-        self._cpu: Any = None
         self._state = self._make(dict(parameters))
 
     @property
@@ -74,8 +77,8 @@ class Bound:
                     wants = state.wants_gradient or out is not None and out.requires_grad
                     if wants or any([t.requires_grad for t in inputs]):
                         self._refuse(state, inputs, out)
-                run, shape, strides, dtype = ready
-                result = torch.empty_strided(shape, strides, dtype=dtype, device=self._cpu) if out is None else out
+                run, shape, strides, dtype, device = ready
+                result = torch.empty_strided(shape, strides, dtype=dtype, device=device) if out is None else out
                 try:
                     if run(*inputs, result) == 0:
                         if out is not None:
@@ -86,12 +89,12 @@ class Bound:
         return self._slow(state, inputs, named, out)
 
     def _slow(self, state: _State, inputs, named, out):
-        name, server = self._operator.name, self._server
+        name = self._operator.name
         tensors = self._inputs(inputs, named)
         self._refuse(state, tensors.values(), out)
         seen = views(name, tensors)
         try:
-            found, plan = self._plan(state, seen)
+            server, found, plan = self._plan(state, seen)
         except NoKernel as problem:
             everything = {**tensors, **state.given}
             ordered = {n: everything[n] for n in self._operator.tensors if n in everything}
@@ -100,11 +103,12 @@ class Bound:
         result, in_place = server.run(found, plan, seen, output_view(name, out, found, first))
         if in_place and first.kind == "torch" and found.direct(plan) and not named and plan.names == tuple(tensors):
             torch = self._torch = sys.modules["torch"]
-            self._tensor, self._cpu = torch.Tensor, torch.device("cpu")
+            self._tensor = torch.Tensor
             if len(state.ready) >= 256:
                 state.ready.clear()
             dtype = getattr(torch, plan.output.dtype)
-            state.ready[tensors[plan.names[0]].shape] = (plan.run, found.call.output_shape, found.output_strides, dtype)
+            state.ready[tensors[plan.names[0]].shape] = (
+                plan.launcher(first), found.call.output_shape, found.output_strides, dtype, torch.device(first.device))
         return result
 
     def _inputs(self, inputs, named) -> dict:
@@ -128,41 +132,55 @@ class Bound:
         refuse_gradients(self.operator, {**wanted, "out": out, **state.given})
 
     def _plan(self, state: _State, seen):
-        found = self._server.find(self.operator, {**seen, **state.seen}, self._attributes)
-        key = (found.kernel.entry["symbol"], tuple(found.call.dims.items()))
+        everything = {**seen, **state.seen}
+        server = self._servers.of(device_of(self.operator, everything), self.operator)
+        found = server.find(self.operator, everything, self._attributes)
+        key = (server.device, found.kernel.entry["symbol"], tuple(found.call.dims.items()))
         with state.lock:
             plan = state.plans.get(key)
             if plan is None:
-                plan = self._server.builder.plan(found.kernel, found.call, self._held(state, found.kernel, found.call))
+                held = self._held(state, server, found.kernel, found.call, next(iter(everything.values())))
+                plan = server.builder.plan(found.kernel, found.call, held)
                 if len(state.plans) >= 256:
                     state.plans.clear()
                 state.plans[key] = plan
-        return found, plan
+        return server, found, plan
 
-    def _held(self, state: _State, kernel: Kernel, call: Resolved) -> dict:
+    def _held(self, state: _State, server: Server, kernel: Kernel, call: Resolved, like: arrays.View | None) -> dict:
         """What a kernel wants of the parameters; shared by all sizes for which its prepared buffers have the same shape."""
         entry = kernel.entry
         sizes = [evaluate(tree, call.symbols) for a in (entry.get("prepare") or {"args": []})["args"] for tree in a["shape"]]
-        key = (entry["symbol"], *sizes)
+        key = (server.device, entry["symbol"], *sizes)
         if key not in state.held:
-            state.held[key] = self._server.builder.prepare(kernel, call, state.raw)
+            held = server.builder.prepare(kernel, call, state.raw, like)
+            server.builder.settle(like)
+            state.held[key] = held
         return state.held[key]
 
     def _make(self, given: dict) -> _State:
         given = {n: t for n, t in given.items() if t is not None}
-        state = _State(given, views(self.operator, given))
-        candidates = self._candidates(state)
-        if not candidates and self._missing.mode == "error":
-            raise NoKernel(self._no_candidate(state))
-        if len(candidates) == 1 and not candidates[0][0].general:
-            self._held(state, *candidates[0])
-            state.raw = {}
+        seen = views(self.operator, given)
+        device = device_of(self.operator, seen, "") or None
+        state = _State(given, seen)
+        try:
+            server = self._servers.of(device, self.operator) if device else self._servers.first
+            candidates = self._candidates(state, server)
+            if not candidates:
+                raise NoKernel(self._no_candidate(state, server))
+            first = next(iter(seen.values()), None)
+            if len(candidates) == 1 and not candidates[0][0].general and (first or server.device == arrays.CPU):
+                self._held(state, server, *candidates[0], first)
+                state.raw = {}
+            server.builder.settle(first)
+        except NoKernel:
+            if self._missing.mode == "error":
+                raise
         return state
 
-    def _candidates(self, state: _State) -> list[tuple[Kernel, Resolved]]:
+    def _candidates(self, state: _State, server: Server) -> list[tuple[Kernel, Resolved]]:
         """Kernels that these parameters and attributes can be for, each with the call it was made for."""
         found = []
-        for kernel in self._server.table.all(self.operator):
+        for kernel in server.table.all(self.operator):
             try:
                 call = self._operator.resolve({**self._imagined(kernel), **state.shapes}, self._attributes)
             except (ArgumentError, NoKernel):
@@ -185,10 +203,10 @@ class Bound:
                 return {t["name"]: (tuple(evaluate(d, values) for d in t["dims"]), t["dtype"]) for t in inputs}
         return {}
 
-    def _no_candidate(self, state: _State) -> str:
+    def _no_candidate(self, state: _State, server: Server) -> str:
         shapes = ", ".join(f"{n} {v.dtype} {v.shape}" for n, v in state.seen.items())
         attributes = ", ".join(f"{n}={_listed(v)}" for n, v in self._attributes.items())
-        ids = "; ".join(k.entry["id"] for k in self._server.table.all(self.operator)[:3]) or "none at all"
+        ids = "; ".join(k.entry["id"] for k in server.table.all(self.operator)[:3]) or "none at all"
         what = (shapes or "no parameters") + (f" with {attributes}" if attributes else "")
         return f"bind: no kernel of {self.operator} fits {what}; the library holds {ids}"
 
@@ -210,7 +228,7 @@ class Bound:
     def nbytes(self) -> int:
         """Bytes of prepared and copied parameters that this call holds."""
         state = self._state
-        buffers = {id(b): b.nbytes for held in [state.raw, *state.held.values()] for b in held.values()}
+        buffers = {b.pointer: b.nbytes for held in [state.raw, *state.held.values()] for b in held.values()}
         return sum(buffers.values())
 
     def __repr__(self) -> str:

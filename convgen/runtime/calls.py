@@ -7,7 +7,8 @@ from typing import Any
 
 from convgen.errors import NoKernel
 from convgen.runtime import fallback
-from convgen.runtime.serve import Found, Server, output_view, refuse_gradients, views
+from convgen.runtime.serve import Found, device_of, output_view, refuse_gradients, views
+from convgen.runtime.servers import Servers
 
 _READY = 4096  # remembered calls
 
@@ -20,14 +21,14 @@ class OperatorCall:
     Parameters that a kernel wants prepared are prepared at every call; `lib.bind` does that once.
     """
 
-    def __init__(self, server: Server, name: str, missing: fallback.Missing):
-        self._server, self.__name__, self._missing = server, name, missing
+    def __init__(self, servers: Servers, name: str, missing: fallback.Missing):
+        self._servers, self.__name__, self._missing = servers, name, missing
         self._ready: dict = {}
         self._torch: Any = None
         self._types: tuple = ()
 
     def __repr__(self) -> str:
-        operator = self._server.operators[self.__name__]
+        operator = self._servers.operators[self.__name__]
         names = [*operator.positional, *(n for n in [*operator.tensors, *operator.attributes] if n not in operator.positional)]
         return f"<operator {self.__name__}({', '.join(names)})>"
 
@@ -48,47 +49,57 @@ class OperatorCall:
 
     def ready(self, args, kwargs) -> "Ready | None":
         """What is remembered of an earlier call with arguments like these."""
-        types = self._types
         try:
-            key = [a.shape if type(a) in types else a for a in args]
-            if kwargs:
-                key += [(n, a.shape if type(a) in types else a) for n, a in kwargs.items()]
-            return self._ready.get(tuple(key))
+            return self._ready.get(self._key(args, kwargs))
         except TypeError:  # a list among the arguments, or an array
             return None
+
+    def _key(self, args, kwargs) -> tuple:
+        types = self._types
+        key = [a.shape if type(a) in types else a for a in args]
+        if kwargs:
+            key += [(n, a.shape if type(a) in types else a) for n, a in kwargs.items()]
+        if self._servers.has_cuda:
+            key.append(device_key(args, kwargs))
+        return tuple(key)
 
     def _slow(self, args, kwargs):
         kwargs = dict(kwargs)
         out = kwargs.pop("out", None)
-        name, server = self.__name__, self._server
-        tensors, attributes = server.operators[name].arguments(args, kwargs)
+        name, operator = self.__name__, self._servers.operators[self.__name__]
+        tensors, attributes = operator.arguments(args, kwargs)
         refuse_gradients(name, {**tensors, "out": out})
         seen = views(name, tensors)
         try:
+            server = self._servers.of(device_of(name, seen), name)
             found = server.find(name, seen, attributes)
+            plan = server.plan(found)
         except NoKernel as problem:
-            return self._missing(problem, server.operators[name], tensors, attributes, out)
+            return self._missing(problem, operator, tensors, attributes, out)
         first = next(iter(seen.values()))
-        plan = server.plan(found)
         result, in_place = server.run(found, plan, seen, output_view(name, out, found, first))
         if in_place and out is None and first.kind == "torch":
-            self._remember(args, kwargs, tensors, found, plan)
+            self._remember(args, kwargs, tensors, found, plan, first)
         return result
 
-    def _remember(self, args, kwargs, tensors, found: Found, plan) -> None:
+    def _remember(self, args, kwargs, tensors, found: Found, plan, first) -> None:
         torch = sys.modules["torch"]
         types = (torch.Tensor, torch.nn.Parameter)
         if any(type(t) not in types for t in tensors.values()) or len({id(t) for t in tensors.values()}) != len(tensors):
             return  # a subclass may mean more than its data; one tensor in two places could not be told apart
         self._torch, self._types = torch, types
         places = {id(value): place for place, value in [*enumerate(args), *kwargs.items()]}
-        key = [a.shape if type(a) in types else a for a in args] + [(n, a.shape if type(a) in types else a) for n, a in kwargs.items()]
         if len(self._ready) >= _READY:
             self._ready.clear()
         try:
-            self._ready[tuple(key)] = Ready(torch, plan, found, [places[id(tensors[n])] for n in plan.names])
+            self._ready[self._key(args, kwargs)] = Ready(torch, plan, found, [places[id(tensors[n])] for n in plan.names], first)
         except TypeError:
             pass
+
+
+def device_key(args, kwargs):
+    """What tells calls on different devices apart; the plan checks that all tensors are on one."""
+    return getattr(args[0] if args else next(iter(kwargs.values()), None), "device", None)
 
 
 class Ready:
@@ -96,10 +107,10 @@ class Ready:
 
     __slots__ = ("_run", "_count", "_places", "_empty", "_shape", "_strides", "_dtype", "_device")
 
-    def __init__(self, torch, plan, found: Found, places):
-        self._run, self._empty = plan.run, torch.empty_strided
+    def __init__(self, torch, plan, found: Found, places, first):
+        self._run, self._empty = plan.launcher(first), torch.empty_strided
         self._shape, self._strides = found.call.output_shape, found.output_strides
-        self._dtype, self._device = getattr(torch, plan.output.dtype), torch.device("cpu")
+        self._dtype, self._device = getattr(torch, plan.output.dtype), torch.device(first.device)
         self._places = places
         self._count = len(places) if places == list(range(len(places))) else None
 

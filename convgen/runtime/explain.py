@@ -21,11 +21,14 @@ class Explanation:
     output_format: str
     copies: tuple                    # tensors that are copied before or after the kernel
     prepares: bool                   # parameters are prepared at every call; a bound call does it once
-    threads: int                     # threads that the call would use now
+    threads: int                     # threads that the call would use now; 0 on a CUDA device
     tuned_threads: int | None
     workspace: int                   # scratch bytes of the kernel
     measured_us: float | None        # when it was tuned, on the machine it was tuned on
     torch_us: float | None
+    device: str = "cpu"              # or "cuda:0", ...
+    code: str | None = None          # CUDA: the architecture that the code was made for, or the PTX that the driver compiles for the device
+    launches: int = 0                # CUDA: kernels that a call launches
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -38,8 +41,13 @@ class Explanation:
             lines.append(f"  copied at each call: {', '.join(self.copies)}")
         if self.prepares:
             lines.append("  parameters are prepared at each call; lib.bind does it once")
-        tuned = f", tuned for {self.tuned_threads}" if self.tuned_threads else ""
-        lines.append(f"  {self.threads} threads now{tuned}; {self.workspace} bytes of scratch memory")
+        if self.code is None:
+            tuned = f", tuned for {self.tuned_threads}" if self.tuned_threads else ""
+            lines.append(f"  {self.threads} threads now{tuned}; {self.workspace} bytes of scratch memory")
+        else:
+            lines.append(f"  {self.launches} launches on {self.device}, code for {self.code}; {self.workspace} bytes of scratch memory")
+            if self.code.startswith("PTX"):
+                lines.append("  the driver compiles this code for the device when it is first used; export a variant for its architecture to spare that")
         if self.measured_us is not None:
             against = ""
             if self.torch_us is not None:
@@ -48,7 +56,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(server: Server, choice, operator: str, seen, attributes) -> Explanation:
+def explain(server: Server, operator: str, seen, attributes) -> Explanation:
     """The explanation of a call with these views. Raises what the call would raise."""
     found = server.find(operator, seen, attributes)
     plan = server.plan(found)
@@ -56,9 +64,9 @@ def explain(server: Server, choice, operator: str, seen, attributes) -> Explanat
     copies = [name for name, wanted in zip(plan.names, plan.wanted) if not (seen[name].aligned and fits(seen[name], wanted))]
     if not found.direct(plan):
         copies.append("out")
+    choice, steps = server.choice, [step for step in (entry, entry.get("prepare")) if step]
     return Explanation(
-        entry["id"], entry["symbol"], found.kernel.how, entry.get("origin"), choice.variant["target"]["name"], choice.refused,
-        entry["layout"], found.format, tuple(copies), bool(entry.get("prepare")), server.shim.threads, entry.get("threads"),
-        entry.get("workspace") or 0, entry.get("measured_us"), entry.get("torch_us"))
-
-
+        entry["id"], entry["symbol"], found.kernel.how, entry.get("origin"), choice.target, choice.refused,
+        entry["layout"], found.format, tuple(copies), bool(entry.get("prepare")), server.threads, entry.get("threads"),
+        entry.get("workspace") or 0, entry.get("measured_us"), entry.get("torch_us"),
+        server.device, choice.code, sum(len(step.get("launches") or ()) for step in steps))

@@ -16,7 +16,7 @@ class Kernel:
     """
 
     def __init__(self, library: Library):
-        entries = library._choice.variant["kernels"]
+        entries = library._servers.first.choice.variant["kernels"]
         if len(entries) != 1:
             raise LibraryError(f"{library.path} holds {len(entries)} kernels for {library.variant}, and a Kernel is exactly one")
         self.library, self.entry = library, entries[0]

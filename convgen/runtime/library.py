@@ -10,14 +10,13 @@ from collections import Counter
 from typing import Any
 
 from convgen.errors import ArgumentError, Error, LibraryError
-from convgen.runtime import fallback, native, selftest, threads, variants
+from convgen.runtime import fallback, native, selftest, threads
 from convgen.runtime import manifest as manifests
 from convgen.runtime.bound import Bound
 from convgen.runtime.calls import OperatorCall
-from convgen.runtime.dispatch import Table
 from convgen.runtime.explain import Explanation, explain
-from convgen.runtime.plans import Builder
-from convgen.runtime.serve import Server, views
+from convgen.runtime.serve import device_of, views
+from convgen.runtime.servers import Servers
 from convgen.runtime.signature import Operator
 
 _loaded: dict[str, "Library"] = {}
@@ -28,36 +27,26 @@ _lock = threading.RLock()
 class Library:
     """A loaded library. Operators are attributes: `lib.conv2d(x, weight, padding=1)`. Made by `load`.
 
-    `name`, `path`, `sha256` (of the manifest, so of everything), `manifest` (its content), `variant` (target name in use).
-    A library stays loaded until the process ends.
+    `name`, `path`, `sha256` (of the manifest, so of everything), `manifest` (its content), `variant` (target in use for CPU tensors, or
+    for those of the first CUDA device where nothing serves the CPU). CUDA variants are taken up, device by device, when the first
+    tensor from there arrives; the first call of a kernel on a device loads its code. A library stays loaded until the process ends.
     """
 
     def __init__(self, manifest: manifests.Manifest, name: str, on_missing: str, convert: bool = False):
         data = manifest.data
         self.name, self.path, self.sha256, self.manifest = name, manifest.path, manifest.sha256, data
-        self._choice = variants.choose(data["variants"], manifest.path)
         self._counts: Counter = Counter()
         self._missing = fallback.Missing(on_missing, self._counts)
-        variant = self._choice.variant
         # All bytes are verified first; then those same bytes are loaded.
         content = {file: manifests.verified_bytes(manifest, file) for file in sorted(data["files"])}
-        operators = {n: Operator(n, o["signatures"]) for n, o in data["operators"].items()}
-        table = Table(operators, variant["kernels"])
-        shim = _shim(content[manifests.SHIM])
-        shared = native.open_library(manifests.pin(content[variant["file"]], f"convgen-{name}-kernels"))
-        shim.attach(shared)
-        for entry in variant["kernels"]:
-            for step in (entry, entry.get("prepare")):
-                if step:
-                    native.symbol_address(shared, step["symbol"])
-        self._server = Server(operators, table, Builder(shim, shared), shim, convert)
-        self._server.counts = self._counts
-        threads.attach(shim)
-        self._calls = {n: OperatorCall(self._server, n, self._missing) for n in operators}
+        self._shim = _shim(content[manifests.SHIM])
+        self._servers = Servers(name, manifest.path, data, content, self._shim, self._counts, convert)
+        threads.attach(self._shim)
+        self._calls = {n: OperatorCall(self._servers, n, self._missing) for n in self._servers.operators}
 
     @property
     def variant(self) -> str:
-        return self._choice.variant["target"]["name"]
+        return self._servers.first.choice.target
 
     @property
     def on_missing(self) -> str:
@@ -73,68 +62,75 @@ class Library:
         return [*super().__dir__(), *self._calls]
 
     def __repr__(self) -> str:
-        kernels = len(self._choice.variant["kernels"])
+        kernels = len(self._servers.first.choice.variant["kernels"])
         return f"<convgen library {self.name!r}: {', '.join(self._calls)}; {kernels} kernels for {self.variant}>"
 
     def _operator(self, name: str) -> Operator:
-        if name not in self._server.operators:
-            raise ArgumentError(f"the library {self.name!r} has no operator {name!r}; it has {', '.join(self._server.operators)}")
-        return self._server.operators[name]
+        if name not in self._servers.operators:
+            raise ArgumentError(f"the library {self.name!r} has no operator {name!r}; it has {', '.join(self._servers.operators)}")
+        return self._servers.operators[name]
 
     def bind(self, operator: str, **arguments) -> Bound:
-        """The operator with these parameters and attributes; see `Bound`.
+        """The operator with these parameters and attributes; see `Bound`. It serves the device that the parameters are on.
 
         Raises ArgumentError, or NoKernel when no kernel of the library can ever serve them.
         """
         description = self._operator(operator)
         tensors, attributes = description.arguments((), arguments)
-        return Bound(self._server, description, self._missing, tensors, attributes)
+        return Bound(self._servers, description, self._missing, tensors, attributes)
 
     def explain(self, operator: str, *args, **kwargs) -> Explanation:
         """Which kernel serves a call with these arguments, and why. Raises what the call would raise; runs nothing."""
         tensors, attributes = self._operator(operator).arguments(args, kwargs)
-        return explain(self._server, self._choice, operator, views(operator, tensors), attributes)
+        seen = views(operator, tensors)
+        return explain(self._servers.of(device_of(operator, seen), operator), operator, seen, attributes)
 
     def workloads(self) -> list[str]:
-        """Ids of the workloads that the variant in use holds."""
-        return list(dict.fromkeys(entry["id"] for entry in self._choice.variant["kernels"]))
+        """Ids of the workloads that the variants in use hold."""
+        return list(dict.fromkeys(entry["id"] for server in self._servers.made() for entry in server.choice.variant["kernels"]))
 
     def stats(self) -> dict:
         """Counts since loading: "calls" per workload id, "copies" per operator.tensor, "missing" per operator, and
         "workspace_bytes", the scratch memory that the threads of this process hold."""
-        runs = self._server.builder.runs()
         calls: Counter = Counter()
-        for entry in self._choice.variant["kernels"]:
-            calls[entry["id"]] += runs.get(entry["symbol"], 0)
+        for server in self._servers.made():
+            runs = server.builder.runs()
+            for entry in server.choice.variant["kernels"]:
+                calls[entry["id"]] += runs.get(entry["symbol"], 0)
         counted: dict[str, dict] = {"copies": {}, "missing": {}}
         for what, number in self._counts.items():
             kind, _, where = what.partition(" ")
             counted[kind][where.removeprefix("of ")] = number
-        return {"calls": dict(calls), **counted, "workspace_bytes": self._server.shim.workspace_bytes}
+        return {"calls": dict(calls), **counted, "workspace_bytes": self._shim.workspace_bytes}
 
     def selftest(self) -> list[selftest.Finding]:
-        """Runs every kernel on guarded buffers. Raises LibraryError that names the first sick kernel; returns all findings."""
+        """Runs every kernel on guarded buffers, on the CPU and on every CUDA device that the library serves.
+
+        Raises LibraryError that names the first sick kernel; returns all findings."""
         findings = []
-        for operator in self._server.operators:
-            for kernel in self._server.table.all(operator):
-                try:
-                    problem = selftest.check(self._server, kernel)
-                except Error as error:
-                    problem = str(error)
-                finally:
-                    self._server.shim.limit_threads(threads.limit())
-                findings.append(selftest.Finding(kernel.entry["id"], kernel.entry["symbol"], problem))
+        for server, kernel in self._kernels():
+            try:
+                problem = selftest.check(server, kernel)
+            except Error as error:
+                problem = str(error)
+            finally:
+                self._shim.limit_threads(threads.limit())
+            findings.append(selftest.Finding(kernel.entry["id"], kernel.entry["symbol"], problem, server.device))
         sick = [f for f in findings if f.problem]
         if sick:
-            raise LibraryError(f"{self.path}: the kernel of {sick[0].kernel} is not healthy here: {sick[0].problem}"
+            raise LibraryError(f"{self.path}: the kernel of {sick[0].kernel} is not healthy here{sick[0].place}: {sick[0].problem}"
                                + (f" (and {len(sick) - 1} more)" if len(sick) > 1 else ""))
         return findings
 
     def warmup(self) -> None:
-        """Runs every kernel once, so that the first real call meets mapped code, running threads and scratch memory."""
-        for operator in self._server.operators:
-            for kernel in self._server.table.all(operator):
-                selftest.run_once(self._server, kernel)
+        """Runs every kernel once, on the CPU and on every CUDA device that the library serves.
+
+        The first real call then meets mapped or loaded code, running threads and scratch memory; CUDA calls can be captured."""
+        for server, kernel in self._kernels():
+            selftest.run_once(server, kernel)
+
+    def _kernels(self):
+        return [(server, kernel) for server in self._servers.usable() for operator in server.operators for kernel in server.table.all(operator)]
 
     def register(self) -> None:
         """Make `torch.ops.convgen_<name>.<operator>` (done by `load` when torch is already imported). Imports torch."""
@@ -152,7 +148,8 @@ def load(path, *, expect_sha256: str | None = None, on_missing: str = "error", n
     """Load the library at `path`.
 
     A library is code: load only what you trust. Its manifest, the size and sha256 of every file, this CPU's features and the
-    version of tvm_ffi are checked before anything is executed, and the bytes that were checked are the bytes that run.
+    version of tvm_ffi are checked before anything is executed, and the bytes that were checked are the bytes that run. Compute
+    capability and driver are checked when a CUDA device is first used: at once if no variant serves the CPU.
     expect_sha256: refuse a library whose `sha256` is another one. on_missing: "error", or "torch" to compute calls without a
     kernel by the operator's PyTorch formulation. name: name to register under instead of the library's own.
     Loading the same content under the same name again gives the same object. Raises LibraryError.

@@ -79,10 +79,19 @@ def _check(folder: Path, data: dict) -> None:
         need(target, "name", str, "a variant's target")
         if need(variant, "file", str, "a variant") not in data["files"]:
             raise LibraryError(f"the manifest of {folder} names {variant['file']} but lists no hash of it")
+        cuda = target.get("family") == "cuda"
+        if cuda:
+            facts = need(variant, "cuda", dict, f"the variant {target['name']}")
+            for holder, key, kind in ((target, "isa", str), (facts, "toolkit", int), (facts, "driver", int)):
+                need(holder, key, kind, f"the variant {target['name']}")
         for entry in need(variant, "kernels", list, "a variant"):
             for key, kind in (("id", str), ("operator", str), ("dims", dict), ("attributes", dict), ("layout", str),
                               ("dtypes", dict), ("output_dtype", str), ("symbol", str), ("args", list)):
                 need(entry, key, kind, f"a kernel of {target['name']}")
+            for step in (entry, entry.get("prepare")) if cuda else ():
+                for launch in need(step, "launches", list, f"a kernel of {target['name']}") if step else ():
+                    for key, kind in (("symbol", str), ("args", list), ("grid", list), ("block", list)):
+                        need(launch, key, kind, f"a launch of {target['name']}")
 
 
 def verified_bytes(manifest: Manifest, name: str) -> bytes:

@@ -19,7 +19,8 @@ ALIGNMENT = 64
 SERIAL_AFTER_FORK = 1 << 24
 # `reason` of a refused call, in the order of the enum in shim_plan.c.
 REASONS = ("", "count", "kind", "device", "dtype", "shape", "strides", "alignment", "overlap")
-CALL, HELD, SCRATCH = 0, 1, 2
+CALL, HELD, SCRATCH, VALUE = 0, 1, 2, 3
+CUDA = 2  # DLPack's device type
 
 _FLAGS = os.RTLD_NOW | os.RTLD_LOCAL | getattr(os, "RTLD_NODELETE", 0)
 
@@ -74,15 +75,45 @@ class Program:
     counter: int = 0  # address of the uint64 that counts runs
 
     def words(self) -> array:
+        """Libraries bring their own shim, so what these words mean stays as it is."""
         words = [len(self.calls), len(self.held), len(self.scratch), len(self.steps), self.counter]
         for wanted in self.calls:
             words += wanted.words()
-        words += self.held + self.scratch
+        return array("q", [*words, *self.held, *self.scratch, *self._steps()])
+
+    def _steps(self) -> list[int]:
+        words = []
         for address, arguments in self.steps:
             words += [address, len(arguments)]
             for argument in arguments:
                 words += argument.words()
-        return array("q", words)
+        return words
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a CUDA kernel: its function's handle, grid and block, dynamic shared bytes, and (source, index or value) per parameter."""
+
+    function: int
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared: int
+    parameters: tuple[tuple[int, int], ...]
+
+    def words(self) -> list[int]:
+        return [self.function, *self.grid, *self.block, self.shared, len(self.parameters), *(word for pair in self.parameters for word in pair)]
+
+
+@dataclass
+class CudaProgram(Program):
+    """A call on a CUDA device: `steps` are launches, in the order of one stream; `context` is the handle of the device's primary context."""
+
+    steps: list[Launch] = field(default_factory=list)
+    device: tuple[int, int] = (CUDA, 0)
+    context: int = 0
+
+    def _steps(self) -> list[int]:
+        return [*self.device, self.context, *(word for launch in self.steps for word in launch.words())]
 
 
 def open_library(path: str) -> ctypes.CDLL:
@@ -141,10 +172,24 @@ class Shim:
     def attach(self, library: ctypes.CDLL) -> None:
         self._c.cg_attach(library._handle)
 
+    def use_driver(self, path: str) -> None:
+        """Take the CUDA driver from this shared object. Raises LibraryError."""
+        try:
+            use = self._c.cg_use_driver
+        except AttributeError:
+            raise LibraryError("the library's shim is older than CUDA variants; export the library again") from None
+        use.argtypes = [ctypes.c_char_p]
+        if use(os.fsencode(path)):
+            raise LibraryError(f"{path} cannot be loaded, or it lacks a function")
+
     def compile(self, program: Program):
-        """The program as a function: tensors or addresses, the output last → status, 0 when it ran (see `reason`)."""
+        """The program as a function: tensors or addresses, the output last → status, 0 when it ran (see `reason`).
+
+        That of a CudaProgram takes two more numbers: the address of its scratch memory, if it needs any, and the stream.
+        """
         words = program.words()
-        function = self._plan(words.buffer_info()[0])
+        plan = self._module.get_function("convgen_cuda_plan") if isinstance(program, CudaProgram) else self._plan
+        function = plan(words.buffer_info()[0])
         function.release_gil = True
         return function
 

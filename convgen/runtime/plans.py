@@ -10,6 +10,7 @@ import numpy as np
 
 from convgen.errors import LibraryError
 from convgen.runtime import arrays
+from convgen.runtime.arrays import Memory
 from convgen.runtime.dispatch import Kernel
 from convgen.runtime.layout import compact, order, strides_of
 from convgen.runtime.native import CALL, HELD, SCRATCH, Argument, Program, Shim, Wanted, itemsize, symbol_address
@@ -33,6 +34,10 @@ class Plan:
     def output(self) -> Wanted:
         return self.wanted[-1]
 
+    def launcher(self, like: arrays.View):
+        """`run` for tensors of the same kind as `like`."""
+        return self.run
+
 
 class Builder:
     """Makes plans from the kernels of one shared object."""
@@ -41,6 +46,11 @@ class Builder:
         self._shim, self._shared = shim, shared
         self._counters: dict[str, np.ndarray] = {}
 
+    def check(self, entries: Sequence[Mapping]) -> None:
+        """Raises LibraryError if a kernel is missing."""
+        for step in (step for entry in entries for step in (entry, entry.get("prepare")) if step):
+            symbol_address(self._shared, step["symbol"])
+
     def runs(self) -> dict[str, int]:
         """How often each kernel ran, by symbol, for those that a plan was made for."""
         return {symbol: int(counter[0]) for symbol, counter in self._counters.items()}
@@ -48,11 +58,11 @@ class Builder:
     def _counter(self, symbol: str) -> np.ndarray:
         return self._counters.setdefault(symbol, np.zeros(1, np.uint64))
 
-    def plan(self, kernel: Kernel, call: Resolved, held: Mapping[str, np.ndarray] | None = None) -> Plan:
+    def plan(self, kernel: Kernel, call: Resolved, held: Mapping[str, Memory] | None = None) -> Plan:
         """A plan for one call. `held`: parameters and prepared buffers that a bound call brings; without it parameters are
         arguments of the plan, and the prepare kernel runs into scratch memory at every call."""
         entry, names = kernel.entry, []
-        program, slots = Program(), {}
+        program, slots = self._program(), {}
         for tensor in call.signature["tensors"]:
             if held is not None and tensor["kind"] == "param":
                 continue
@@ -64,61 +74,72 @@ class Builder:
         program.calls.append(wanted(call, output, entry["layout"], call.output_shape))
         for name, memory in (held or {}).items():
             slots[name] = (HELD, len(program.held))
-            program.held.append(memory.ctypes.data)
-        if held is None and entry.get("prepare"):
-            self._scratch(program, slots, entry, call)
-            program.steps.append(self._step(entry["prepare"], slots, call))
-        program.steps.append(self._step(entry, slots, call))
-        steps = [entry, entry["prepare"]] if len(program.steps) == 2 else [entry]
+            program.held.append(memory.pointer)
+        steps = [entry["prepare"], entry] if held is None and entry.get("prepare") else [entry]
+        if len(steps) == 2:
+            for argument in entry["prepare"]["args"]:
+                if argument["kind"] != "param":
+                    slots[argument["name"]] = self._scratch(program, argument, call)
+        for step in steps:
+            self._add(program, step, slots, call, entry)
         for argument in (a for step in steps for a in step["args"]):
             self._check(entry, argument, slots, program, call, held)
         counter = self._counter(entry["symbol"])
         program.counter = counter.ctypes.data
-        return Plan(self._shim.compile(program), kernel, tuple(names), tuple(program.calls), (counter, *(held or {}).values()))
+        return self._finish(program, kernel, tuple(names), (counter, *(held or {}).values()))
 
-    def prepare(self, kernel: Kernel, call: Resolved, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def prepare(self, kernel: Kernel, call: Resolved, parameters: Mapping[str, Memory], like: arrays.View | None) -> dict[str, Memory]:
         """The memory that a bound call holds: prepared buffers, and the parameters that the kernel reads itself.
 
-        `parameters` are compact aligned bytes (`arrays.snapshot`)."""
+        `parameters` are compact and aligned (`arrays.snapshot`), `like` is one of them as given."""
         entry = kernel.entry
         held = {a["name"]: parameters[a["name"]] for a in entry["args"] if a["kind"] == "param"}
         step = entry.get("prepare")
         if step:
-            program, slots, memory = Program(), {}, []
+            program, slots, memory = self._program(), {}, []
             for argument in step["args"]:
                 shape = physical_shape(argument, call)
                 if argument["kind"] == "param":
                     buffer = parameters[argument["name"]]
-                    if buffer.nbytes != prod(shape) * itemsize(argument["dtype"]):
-                        raise LibraryError(f"the prepare kernel {step['symbol']} takes {argument['name']} as {argument['dtype']} {shape}, "
+                    if buffer.nbytes != nbytes_of(argument, call):
+                        raise LibraryError(f"the prepare kernel {name_of(step)} takes {argument['name']} as {argument['dtype']} {shape}, "
                                            f"and the parameter has {buffer.nbytes} bytes")
                 else:
-                    buffer = arrays.memory(prod(shape) * itemsize(argument["dtype"]))
+                    buffer = self._memory(nbytes_of(argument, call), like)
                     held[argument["name"]] = buffer
                 slots[argument["name"]] = (CALL, len(memory))
                 program.calls.append(Wanted(shape, strides_of(shape, range(len(shape))), argument["dtype"], argument["kind"] != "param"))
                 memory.append(buffer)
-            program.steps.append(self._step(step, slots, call))
-            program.counter = self._counter(step["symbol"]).ctypes.data
-            status = self._shim.compile(program)(*(buffer.ctypes.data for buffer in memory))
+            self._add(program, step, slots, call, entry)
+            counter = self._counter(name_of(step))
+            program.counter = counter.ctypes.data
+            plan = self._finish(program, kernel, (), (counter,))
+            status = plan.launcher(like)(*(buffer.pointer for buffer in memory))
             if status and status >> 8 < 16:
-                raise LibraryError(f"the prepare kernel {step['symbol']} was given memory that does not fit (status {status})")
+                raise LibraryError(f"the prepare kernel {name_of(step)} was given memory that does not fit (status {status})")
         return held
 
-    def _scratch(self, program: Program, slots: dict, entry: dict, call: Resolved) -> None:
-        for argument in entry["prepare"]["args"]:
-            if argument["kind"] != "param":
-                slots[argument["name"]] = (SCRATCH, len(program.scratch))
-                program.scratch.append(prod(physical_shape(argument, call)) * itemsize(argument["dtype"]))
+    def settle(self, like: arrays.View | None) -> None:
+        """Wait until what a bound call holds may be read from any thread and stream."""
 
-    def _step(self, step: dict, slots: Mapping, call: Resolved) -> tuple[int, Sequence[Argument]]:
-        arguments = []
-        for argument in step["args"]:
-            name = OUTPUT if argument["kind"] == "output" else argument["name"]
-            if name not in slots:
-                raise LibraryError(f"the kernel {step['symbol']} takes {name}, which neither the call nor a prepare kernel gives")
-            arguments.append(Argument(*slots[name], argument["dtype"], physical_shape(argument, call)))
-        return symbol_address(self._shared, step["symbol"]), arguments
+    def _program(self) -> Program:
+        return Program()
+
+    def _memory(self, nbytes: int, like: arrays.View | None) -> Memory:
+        return arrays.held(nbytes)
+
+    def _finish(self, program: Program, kernel: Kernel, names: tuple, keep: tuple) -> Plan:
+        return Plan(self._shim.compile(program), kernel, names, tuple(program.calls), keep)
+
+    @staticmethod
+    def _scratch(program: Program, argument: Mapping, call: Resolved) -> tuple[int, int]:
+        program.scratch.append(nbytes_of(argument, call))
+        return SCRATCH, len(program.scratch) - 1
+
+    def _add(self, program: Program, step: dict, slots: Mapping, call: Resolved, entry: dict) -> None:
+        """Append a step of the entry (its kernel or its prepare kernel) to the program."""
+        arguments = [Argument(*slot_of(step, argument["name"], slots), argument["dtype"], physical_shape(argument, call)) for argument in step["args"]]
+        program.steps.append((symbol_address(self._shared, step["symbol"]), arguments))
 
     @staticmethod
     def _check(entry: dict, argument: Mapping, slots: Mapping, program: Program, call: Resolved, held) -> None:
@@ -138,6 +159,25 @@ class Builder:
         if not right:
             raise LibraryError(f"the kernel {entry['symbol']} takes {argument['name']} as {argument['dtype']} {shape}, "
                                f"and the call gives {given}")
+
+
+def name_of(step: Mapping) -> str:
+    """Symbol of a step's (first) kernel."""
+    return step["symbol"] if "symbol" in step else step["launches"][0]["symbol"]
+
+
+def slot_of(step: Mapping, name: str, slots: Mapping) -> tuple[int, int]:
+    """Where the memory of one of a step's arguments comes from."""
+    kinds = {argument["name"]: argument["kind"] for argument in step["args"]}
+    slot = slots.get(OUTPUT if kinds.get(name) == "output" else name)
+    if slot is None:
+        raise LibraryError(f"the kernel {name_of(step)} takes {name}, which neither the call nor a prepare kernel gives")
+    return slot
+
+
+def nbytes_of(argument: Mapping, call: Resolved) -> int:
+    """Bytes of a kernel argument at the call's dimensions."""
+    return prod(physical_shape(argument, call)) * itemsize(argument["dtype"])
 
 
 def physical_shape(argument: Mapping, call: Resolved) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """A health check that needs nothing but the library: every kernel runs here, on buffers with guards.
 
 Inputs are small integers from a fixed generator, so sums are exact and two runs, with one thread and with all, must agree bit for
-bit. A kernel that fails, leaves an output unwritten, writes outside it, or depends on the number of threads is reported.
+bit. A kernel that fails, leaves an output unwritten, writes outside it, or depends on the number of threads is reported. CUDA kernels
+run on the default stream, in memory that the driver gives, so that neither torch nor any other library is needed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ class Finding:
     kernel: str
     symbol: str
     problem: str | None
+    device: str = arrays.CPU
+
+    @property
+    def place(self) -> str:
+        """The device, where it has to be named."""
+        return "" if self.device == arrays.CPU else f" on {self.device}"
 
 
 def integers(name: str, count: int, limit: int) -> np.ndarray:
@@ -76,7 +83,34 @@ def _symbols(signature: Mapping, attributes: Mapping) -> dict:
     return {k: v for s in signature["attributes"] for k, v in symbol_values(s, attributes[s["name"]]).items()}
 
 
-def _inputs(plan, limit: int) -> list[np.ndarray]:
+class _Buffer:
+    """Bytes where a server's kernels can reach them. `content` is aligned host memory: itself on the CPU, copied elsewhere."""
+
+    def __init__(self, server: Server, content: np.ndarray):
+        self._content = content
+        self._block = None if server.device == arrays.CPU else server.builder.device.memory(content.nbytes)
+        self.pointer = content.ctypes.data if self._block is None else self._block.pointer
+        if self._block:
+            self._block.write(content)
+
+    def seen(self) -> np.ndarray:
+        """The bytes as they are now."""
+        if self._block:
+            self._block.read(self._content)
+        return self._content
+
+
+def _run(server: Server, plan, pointers) -> None:
+    if server.device == arrays.CPU:
+        plan.run(*pointers)
+        return
+    device = server.builder.device
+    scratch = device.memory(plan.scratch) if plan.scratch else None
+    plan.run(*pointers, *([scratch.pointer] if scratch else []), 0)
+    device.wait(0)
+
+
+def _inputs(server: Server, plan, limit: int) -> list[_Buffer]:
     buffers = []
     for name, wanted in zip(plan.names, plan.wanted):
         count = prod(wanted.shape)
@@ -86,29 +120,31 @@ def _inputs(plan, limit: int) -> list[np.ndarray]:
         data = encode(values.transpose(perm).reshape(-1), wanted.dtype)
         buffer = arrays.memory(max(data.nbytes, 1))
         buffer[:data.nbytes] = data
-        buffers.append(buffer)
+        buffers.append(_Buffer(server, buffer))
     return buffers
 
 
 def run_once(server: Server, kernel: Kernel) -> None:
     """Run a kernel on its smallest call and forget the result."""
     plan = server.builder.plan(kernel, smallest_call(server, kernel))
-    output = arrays.memory(prod(plan.output.shape) * itemsize(plan.output.dtype))
-    plan.run(*(b.ctypes.data for b in _inputs(plan, 1)), output.ctypes.data)
+    buffers = [*_inputs(server, plan, 1), _Buffer(server, arrays.memory(prod(plan.output.shape) * itemsize(plan.output.dtype)))]
+    _run(server, plan, [b.pointer for b in buffers])
 
 
 def check(server: Server, kernel: Kernel, limit: int = 3) -> str | None:
     """What is wrong with a kernel, or None. Changes the thread cap; the caller sets it back."""
     plan = server.builder.plan(kernel, smallest_call(server, kernel))
-    buffers = _inputs(plan, limit)
+    buffers = _inputs(server, plan, limit)
     nbytes = prod(plan.output.shape) * itemsize(plan.output.dtype)
     outputs = []
     for threads in (1, 0):
-        whole = arrays.memory(nbytes + 2 * _GUARD)
-        whole[:] = _FILL
+        content = arrays.memory(nbytes + 2 * _GUARD)
+        content[:] = _FILL
+        target = _Buffer(server, content)
         server.shim.limit_threads(threads)
         try:
-            plan.run(*(b.ctypes.data for b in buffers), whole.ctypes.data + _GUARD)
+            _run(server, plan, [*(b.pointer for b in buffers), target.pointer + _GUARD])
+            whole = target.seen()
         except Exception as error:
             return f"it failed: {error}"
         if (whole[:_GUARD] != _FILL).any() or (whole[_GUARD + nbytes:] != _FILL).any():
@@ -118,5 +154,5 @@ def check(server: Server, kernel: Kernel, limit: int = 3) -> str | None:
     if plan.output.dtype.startswith(("float", "bfloat")) and (outputs[0].reshape(-1, size) == _FILL).all(axis=1).any():
         return "it leaves a part of its output unwritten"
     if not np.array_equal(outputs[0], outputs[1]):
-        return "its result depends on the number of threads"
+        return "its result depends on the number of threads" if server.device == arrays.CPU else "two runs give two results"
     return None

@@ -17,6 +17,7 @@ from convgen.runtime.dispatch import Kernel, Table
 from convgen.runtime.layout import FORMATS, compact, formats, order, preferred, strides_of
 from convgen.runtime.plans import Builder, Plan
 from convgen.runtime.signature import Operator, Resolved
+from convgen.runtime.variants import Choice
 
 _PLANS = 1024  # plans kept per library; a call whose plan was dropped makes it again
 
@@ -44,19 +45,22 @@ class Found:
 
 
 class Server:
-    """Finds and runs the kernels of the loaded variant of one library."""
+    """Finds and runs the kernels of one variant of a library, for the tensors of one device ("cpu", "cuda:0", ...)."""
 
-    def __init__(self, operators: dict[str, Operator], table: Table, builder: Builder, shim: native.Shim, convert: bool = False):
-        self.operators, self.table, self.builder, self.shim = operators, table, builder, shim
+    def __init__(self, operators: dict[str, Operator], choice: Choice, builder: Builder, shim: native.Shim, counts: Counter,
+                 convert: bool = False, device: str = arrays.CPU):
+        self.operators, self.choice, self.builder, self.shim, self.counts, self.device = operators, choice, builder, shim, counts, device
+        self.table = Table(operators, choice.variant["kernels"])
         self.convert = convert  # copy into the kernel's memory format instead of raising NoKernel
-        self.counts: Counter = Counter()
+        builder.check(choice.variant["kernels"])
         self._found: dict = {}
         self._plans: dict = {}
         self._lock = threading.Lock()
 
     def find(self, operator: str, tensors: Mapping[str, arrays.View], attributes: Mapping[str, Any]) -> Found:
         """The kernel of a call. Raises ArgumentError or NoKernel."""
-        threads.attach(self.shim)
+        if self.device == arrays.CPU:
+            threads.attach(self.shim)
         try:
             key = (operator, *[(n, v.shape, v.strides, v.dtype) for n, v in tensors.items()], *attributes.items())
             found = self._found.get(key)
@@ -75,7 +79,12 @@ class Server:
         layouts = call_formats(call, tensors, self.table.offered[operator])
         if self.convert:
             layouts = (*layouts, *(f for f in FORMATS if f not in layouts))
-        return Found(call, layouts[0], self.table.find(call, layouts, self.shim.threads))
+        return Found(call, layouts[0], self.table.find(call, layouts, self.threads))
+
+    @property
+    def threads(self) -> int:
+        """Threads that a call would use if it were made now from this thread; 0 on a CUDA device."""
+        return self.shim.threads if self.device == arrays.CPU else 0
 
     def plan(self, found: Found) -> Plan:
         """The plan of an unbound call, which takes the parameters at each call."""
@@ -96,6 +105,7 @@ class Server:
         for name, wanted in zip(plan.names, plan.wanted):
             tensor = tensors[name]
             if not (tensor.aligned and fits(tensor, wanted)):
+                _copyable(tensor, operator, name)
                 tensor, place = arrays.copy(tensor, wanted.strides), False
                 self.counts[f"copies of {operator}.{name}"] += 1
             inputs.append(tensor)
@@ -106,10 +116,11 @@ class Server:
             out = arrays.empty(first, shape, found.output_strides, dtype)
         target = out
         if not (out.aligned and fits(out, plan.output)):
+            _copyable(out, operator, "out")
             target, place = arrays.empty(out, shape, plan.output.strides, dtype), False
             self.counts[f"copies of {operator}.out"] += 1
         try:
-            status = plan.run(*(view.pointer for view in inputs), target.pointer)
+            status = plan.launcher(first)(*(view.pointer for view in inputs), target.pointer)
         except Exception as error:
             raise Error(f"{operator}: the kernel {found.kernel.entry['id']} failed: {error}") from error
         if status == native.SERIAL_AFTER_FORK:
@@ -122,6 +133,12 @@ class Server:
         elif given is not None:
             arrays.written(given.owner)
         return arrays.back(out, first), place
+
+
+def _copyable(tensor: arrays.View, operator: str, name: str) -> None:
+    if tensor.kind == "array":
+        raise ArgumentError(f"{operator}: {name} must lie compact in the kernel's memory format, aligned to {native.ALIGNMENT} bytes; "
+                            "on CUDA devices only torch tensors are copied")
 
 
 def refusal(status: int, operator: str, plan: Plan) -> ArgumentError:
@@ -151,12 +168,22 @@ def call_formats(call: Resolved, tensors, offered) -> tuple[str, ...]:
 
 
 def views(operator: str, tensors: Mapping[str, Any]) -> dict[str, arrays.View]:
-    """Views of a call's tensors, which must all be of one kind. Raises ArgumentError."""
+    """Views of a call's tensors, which must all be of one kind and on one device. Raises ArgumentError."""
     seen = {name: arrays.view(value, f"{operator}: {name}") for name, value in tensors.items()}
+    device_of(operator, seen)
     kinds = {view.kind for view in seen.values()}
     if len(kinds) > 1:
         raise ArgumentError(f"{operator}: all tensors of a call must be of one kind, got {' and '.join(sorted(kinds))}")
     return seen
+
+
+def device_of(operator: str, seen: Mapping[str, arrays.View], default: str = arrays.CPU) -> str:
+    """The device that all views are on, `default` for none. Raises ArgumentError for several."""
+    places = {view.device: name for name, view in reversed(seen.items())}
+    if len(places) > 1:
+        where = " and ".join(f"{name} on {device}" for device, name in reversed(places.items()))
+        raise ArgumentError(f"{operator}: all tensors of a call must be on one device, got {where}")
+    return next(iter(places), default)
 
 
 def output_view(operator: str, out, found: Found, like: arrays.View) -> arrays.View | None:
@@ -164,12 +191,14 @@ def output_view(operator: str, out, found: Found, like: arrays.View) -> arrays.V
     if out is None:
         return None
     view = arrays.view(out, f"{operator}: out")
+    if view.device != like.device:
+        raise ArgumentError(f"{operator}: out must be on the device of the inputs ({like.device}), got {view.device}")
     if view.kind != like.kind:
         raise ArgumentError(f"{operator}: out must be of the same kind as the input ({like.kind}), got {view.kind}")
     wanted, dtype = found.call.output_shape, found.kernel.entry["output_dtype"]
     if view.shape != tuple(wanted) or view.dtype != dtype:
         raise ArgumentError(f"{operator}: out must be {dtype} {tuple(wanted)}, got {view.dtype} {view.shape}")
-    if view.kind != "torch" and not view.keep.flags.writeable:
+    if view.kind in ("numpy", "dlpack") and not view.keep.flags.writeable:
         raise ArgumentError(f"{operator}: out must be writeable")
     if any(size > 1 and stride == 0 for size, stride in zip(view.shape, view.strides)):
         raise ArgumentError(f"{operator}: out must not be an expanded tensor")

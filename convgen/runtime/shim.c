@@ -1,7 +1,7 @@
 /* The only native code convgen brings to a serving process. It is compiled when a library is exported, and travels inside it.
  *
- * Three parts: threads (this file) and scratch memory (shim_memory.c) for TVM kernels, which otherwise need libtvm_runtime; and
- * plans (shim_plan.c), calls with everything fixed but the data pointers.
+ * Four parts: threads (this file) and scratch memory (shim_memory.c) for TVM kernels, which otherwise need libtvm_runtime; and
+ * plans, calls with everything fixed but the data pointers, for the CPU (shim_plan.c) and for CUDA devices (shim_cuda.c).
  */
 #include <dlfcn.h>
 #include <pthread.h>

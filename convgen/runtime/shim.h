@@ -1,4 +1,4 @@
-/* What the three parts of the shim share. The structures mirror dlpack.h and tvm/ffi/c_api.h (ABI 0.1), so that building the
+/* What the parts of the shim share. The structures mirror dlpack.h and tvm/ffi/c_api.h (ABI 0.1), so that building the
  * shim needs no header of either.
  */
 #ifndef CONVGEN_SHIM_H
@@ -21,5 +21,30 @@ int workspace_free(int device_type, int device_id, void* data);
 
 /* Whether this process was forked from one with threads, and has a warning to give about it. */
 int serial_warning_pending(void);
+
+/* The memory of a call: the tensors it takes and what they must be, the buffers it holds, and the scratch buffers of each run. */
+enum { MAX_TENSORS = 32 };
+enum { SOURCE_CALL, SOURCE_HELD, SOURCE_SCRATCH, SOURCE_VALUE };
+/* status = reason << 8 | index of the tensor; native.py holds the same list */
+enum { BAD_COUNT = 1, BAD_KIND, BAD_DEVICE, BAD_DTYPE, BAD_SHAPE, BAD_STRIDES, BAD_ALIGNMENT, OVERLAP };
+typedef struct { DataType dtype; int32_t ndim; int32_t written; int64_t bytes; int64_t* shape; int64_t* strides; } Expect;
+typedef struct {
+  Device device;
+  int32_t calls, helds, scratches;
+  Expect* call;
+  void** held;
+  int64_t* scratch;      /* offset of each scratch buffer */
+  int64_t scratch_bytes;
+  atomic_ullong* runs;   /* counter that all plans of one kernel share */
+} Memory;
+
+/* The first words of a plan, among them the number of its steps; returns where the rest begins, NULL if they make no sense. */
+const int64_t* read_memory(Memory* m, int32_t* steps, const int64_t* words);
+void free_memory(Memory* m);
+/* Check `n` tensors or addresses, and collect where their data lies. Returns a status, 0 if all is well. */
+int gather(const Memory* m, const Any* args, int32_t n, char** data);
+
+extern int TVMFFIFunctionCreate(void* self, Kernel call, void (*deleter)(void*), void** out);
+extern void TVMFFIErrorSetRaisedFromCStr(const char* kind, const char* message);
 
 #endif

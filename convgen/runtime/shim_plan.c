@@ -6,33 +6,19 @@
 
 #include "shim.h"
 
-extern int TVMFFIFunctionCreate(void* self, Kernel call, void (*deleter)(void*), void** out);
 extern void TVMFFIErrorMoveFromRaised(void** out);
 extern void TVMFFIErrorSetRaised(void* error);
-extern void TVMFFIErrorSetRaisedFromCStr(const char* kind, const char* message);
 extern int TVMFFIObjectDecRef(void* object);
 
-enum { MAX_TENSORS = 32, MAX_STEPS = 4 };
-enum { SOURCE_CALL, SOURCE_HELD, SOURCE_SCRATCH };
-/* status = reason << 8 | index of the tensor; native.py holds the same list */
-enum { BAD_COUNT = 1, BAD_KIND, BAD_DEVICE, BAD_DTYPE, BAD_SHAPE, BAD_STRIDES, BAD_ALIGNMENT, OVERLAP };
+enum { MAX_STEPS = 4 };
 enum { SERIAL_AFTER_FORK = 1 << 24 };
 
-typedef struct { DataType dtype; int32_t ndim; int32_t written; int64_t bytes; int64_t* shape; int64_t* strides; } Expect;
 typedef struct { int32_t source, index; Tensor tensor; } Argument;
 typedef struct { Kernel kernel; int32_t count; Argument* arguments; } Step;
-typedef struct {
-  int32_t calls, helds, scratches, steps;
-  Expect* call;
-  void** held;
-  int64_t* scratch;      /* offset of each scratch buffer */
-  int64_t scratch_bytes;
-  Step step[MAX_STEPS];
-  atomic_ullong* runs;   /* counter that all plans of one kernel share */
-} Plan;
+typedef struct { Memory memory; int32_t steps; Step step[MAX_STEPS]; } Plan;
 
-static int check(const Expect* e, const Tensor* t) {
-  if (t->device.type != CPU) return BAD_DEVICE;
+static int check(const Expect* e, Device device, const Tensor* t) {
+  if (t->device.type != device.type || (device.type != CPU && t->device.id != device.id)) return BAD_DEVICE;
   if (t->dtype.code != e->dtype.code || t->dtype.bits != e->dtype.bits || t->dtype.lanes != 1) return BAD_DTYPE;
   if (t->ndim != e->ndim) return BAD_SHAPE;
   for (int i = 0; i < e->ndim; i++)
@@ -48,7 +34,7 @@ static int check(const Expect* e, const Tensor* t) {
   return 0;
 }
 
-static int gather(const Plan* p, const Any* args, int32_t n, char** data) {
+int gather(const Memory* p, const Any* args, int32_t n, char** data) {
   if (n != p->calls) return BAD_COUNT << 8;
   for (int i = 0; i < n; i++) {
     const Tensor* t = NULL;
@@ -57,7 +43,7 @@ static int gather(const Plan* p, const Any* args, int32_t n, char** data) {
     else if (args[i].type_index == ANY_INT) data[i] = (char*)(intptr_t)args[i].i;  /* the caller has checked this one */
     else return BAD_KIND << 8 | i;
     if (t) {
-      int reason = check(&p->call[i], t);
+      int reason = check(&p->call[i], p->device, t);
       if (reason) return reason << 8 | i;
       data[i] = (char*)t->data + t->offset;
     }
@@ -83,7 +69,7 @@ static int fail(int rc) {
   return rc;
 }
 
-static int run_step(const Plan* p, const Step* s, char** data, char* scratch) {
+static int run_step(const Memory* p, const Step* s, char** data, char* scratch) {
   Tensor tensors[MAX_TENSORS];
   Any args[MAX_TENSORS];
   for (int i = 0; i < s->count; i++) {
@@ -102,33 +88,38 @@ static int run_plan(void* self, const Any* args, int32_t n, Any* result) {
   Plan* p = self;
   *result = (Any){.type_index = ANY_INT};
   char* data[MAX_TENSORS];
-  int status = gather(p, args, n, data);
+  const Memory* m = &p->memory;
+  int status = gather(m, args, n, data);
   if (!status) {
-    char* scratch = p->scratch_bytes ? workspace_alloc(CPU, 0, p->scratch_bytes, 0, 8) : NULL;
-    int rc = p->scratch_bytes && !scratch ? -1 : 0;
-    for (int i = 0; i < p->steps && !rc; i++) rc = run_step(p, &p->step[i], data, scratch);
+    char* scratch = m->scratch_bytes ? workspace_alloc(CPU, 0, m->scratch_bytes, 0, 8) : NULL;
+    int rc = m->scratch_bytes && !scratch ? -1 : 0;
+    for (int i = 0; i < p->steps && !rc; i++) rc = run_step(m, &p->step[i], data, scratch);
     workspace_free(CPU, 0, scratch);
     if (rc) {
       result->type_index = ANY_NONE;
       return fail(rc);
     }
-    atomic_fetch_add_explicit(p->runs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(m->runs, 1, memory_order_relaxed);
     if (serial_warning_pending()) status = SERIAL_AFTER_FORK;
   }
   result->i = status;
   return 0;
 }
 
+void free_memory(Memory* p) {
+  for (int i = 0; p->call && i < p->calls; i++) free(p->call[i].shape);
+  free(p->call);
+  free(p->held);
+  free(p->scratch);
+}
+
 static void free_plan(void* self) {
   Plan* p = self;
-  for (int i = 0; p->call && i < p->calls; i++) free(p->call[i].shape);
   for (int i = 0; i < p->steps; i++) {
     for (int j = 0; p->step[i].arguments && j < p->step[i].count; j++) free(p->step[i].arguments[j].tensor.shape);
     free(p->step[i].arguments);
   }
-  free(p->call);
-  free(p->held);
-  free(p->scratch);
+  free_memory(&p->memory);
   free(p);
 }
 
@@ -164,23 +155,30 @@ static const int64_t* read_argument(Argument* a, const int64_t* s) {
   return s + ndim;
 }
 
-static int read_plan(Plan* p, const int64_t* s) {
+const int64_t* read_memory(Memory* p, int32_t* steps, const int64_t* s) {
   p->calls = s[0], p->helds = s[1], p->scratches = s[2];
-  int32_t steps = s[3];
+  *steps = s[3];
   p->runs = (atomic_ullong*)(intptr_t)s[4];
   s += 5;
-  if (p->calls > MAX_TENSORS || steps > MAX_STEPS) return -1;
+  if (p->calls > MAX_TENSORS) return NULL;
   p->call = calloc(p->calls + 1, sizeof *p->call);
   p->held = calloc(p->helds + 1, sizeof *p->held);
   p->scratch = calloc(p->scratches + 1, sizeof *p->scratch);
-  if (!p->call || !p->held || !p->scratch) return -1;
+  if (!p->call || !p->held || !p->scratch) return NULL;
   for (int i = 0; i < p->calls; i++)
-    if (!(s = read_call(&p->call[i], s))) return -1;
+    if (!(s = read_call(&p->call[i], s))) return NULL;
   for (int i = 0; i < p->helds; i++) p->held[i] = (void*)(intptr_t)*s++;
   for (int i = 0; i < p->scratches; i++) {
     p->scratch[i] = p->scratch_bytes;
     p->scratch_bytes += (*s++ + ALIGN - 1) / ALIGN * ALIGN;
   }
+  return s;
+}
+
+static int read_plan(Plan* p, const int64_t* s) {
+  int32_t steps;
+  p->memory.device = (Device){CPU, 0};
+  if (!(s = read_memory(&p->memory, &steps, s)) || steps > MAX_STEPS) return -1;
   for (int i = 0; i < steps; i++) {
     Step* step = &p->step[i];
     step->kernel = (Kernel)(intptr_t)s[0];

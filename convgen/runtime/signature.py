@@ -102,7 +102,8 @@ class Operator:
             try:
                 return _resolve(signature, tensors, attributes)
             except (ArgumentError, NoKernel) as problem:
-                problems.append((_severity(problem), problem))
+                # Without its traceback, which would keep the callers' tensors alive until the next garbage collection.
+                problems.append((_severity(problem), problem.with_traceback(None)))
         # The variant that got furthest has the most telling complaint.
         raise max(problems, key=lambda p: p[0])[1]
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Mapping
 import torch
 
 from convgen.errors import LibraryError
-from convgen.runtime.calls import OperatorCall
+from convgen.runtime.calls import OperatorCall, device_key
 from convgen.runtime.layout import order, strides_of
 from convgen.runtime.serve import call_formats, gradient_error
 from convgen.runtime.signature import Operator
@@ -37,10 +37,12 @@ def register(library) -> None:
     for name in library.operators:
         operator = library._operator(name)
         definitions.define(f"{name}{schema(operator)}", tags=_TAGS)
-        operation = _Operation(namespace, operator, getattr(library, name))
-        definitions.impl(name, operation.cpu, "CPU")
-        definitions.impl(name, operation.autograd, "AutogradCPU")
-        torch.library.register_fake(f"{namespace}::{name}", _fake(operator, library._server.table.offered[name]), lib=definitions)
+        operation = _Operation(namespace, operator, getattr(library, name), library._servers.has_cuda)
+        for device in ("CPU", "CUDA"):  # tensors that the library does not serve get its own words
+            definitions.impl(name, operation.real, device)
+            definitions.impl(name, operation.autograd, f"Autograd{device}")
+        offered = library._servers.first.table.offered[name]
+        torch.library.register_fake(f"{namespace}::{name}", _fake(operator, offered), lib=definitions)
 
 
 def schema(operator: Operator) -> str:
@@ -107,8 +109,9 @@ def _decoded(operator: Operator) -> Callable[[tuple, dict], tuple[tuple, dict]]:
 class _Operation:
     """The implementations of one operator for real tensors, with a memory of calls keyed by the arguments as torch passes them."""
 
-    def __init__(self, namespace: str, operator: Operator, call: OperatorCall):
+    def __init__(self, namespace: str, operator: Operator, call: OperatorCall, several: bool):
         self._namespace, self._name, self._call = namespace, operator.name, call
+        self._several = several  # devices
         self._decode = _decoded(operator)
         self._ready: dict = {}
         self._operation = None
@@ -117,11 +120,17 @@ class _Operation:
         if kwargs:
             return None
         try:
-            return self._ready.get(tuple([a.shape if type(a) in _PLAIN else tuple(a) if a.__class__ is list else a for a in args]))
+            return self._ready.get(self._key(args))
         except TypeError:  # symbolic sizes
             return None
 
-    def cpu(self, *args, **kwargs):
+    def _key(self, args) -> tuple:
+        key = [a.shape if type(a) in _PLAIN else tuple(a) if a.__class__ is list else a for a in args]
+        if self._several:
+            key.append(device_key(args, {}))
+        return tuple(key)
+
+    def real(self, *args, **kwargs):
         ready = self._known(args, kwargs)
         result = None if ready is None else ready(ready.pick(args, kwargs))
         return self._first(args, kwargs) if result is None else result
@@ -133,7 +142,7 @@ class _Operation:
         if ready is not None and not kwargs:
             if len(self._ready) >= 4096:
                 self._ready.clear()
-            self._ready[tuple([a.shape if type(a) in _PLAIN else tuple(a) if a.__class__ is list else a for a in args])] = ready
+            self._ready[self._key(args)] = ready
         return result
 
     def autograd(self, *args, **kwargs):

@@ -155,7 +155,7 @@ def test_out_may_not_overlap_an_input(lib):
     (lambda lib: lib.conv2d(X, W, groups=3), "conv2d: .*groups|dimension"),
     (lambda lib: lib.conv2d(X.double(), W), "conv2d: x must have dtype float32, got float64"),
     (lambda lib: lib.conv2d(X, W.bfloat16()), "conv2d: weight must have dtype float32, got bfloat16"),
-    (lambda lib: lib.conv2d(X.to("meta"), W), "conv2d: x must be on the CPU, got a tensor on meta"),
+    (lambda lib: lib.conv2d(X.to("meta"), W), "conv2d: x must be on the CPU or a CUDA device, got a tensor on meta"),
     (lambda lib: lib.conv2d(X.to_sparse(), W), "conv2d: x must be a strided tensor"),
     (lambda lib: lib.conv2d(X, W.numpy()), "conv2d: all tensors of a call must be of one kind"),
     (lambda lib: lib.conv2d(X.tolist(), W), "conv2d: x must be a tensor"),
