@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import ArgumentError, Error
 
 # One module per verb or small group; each has `add(verbs)`, which adds its parsers.
-_MODULES = ("describe", "check", "trace", "tune", "build", "bench", "logs", "targets", "doctor")
+_MODULES = ("describe", "check", "trace", "tune", "wave", "build", "bench", "logs", "targets", "doctor")
 
 OK, FAILED, USAGE, UNMET, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -91,10 +91,17 @@ def link_objects(objects: Sequence, path) -> None:
 
 def compile_shim(path) -> None:
     """Compile the runtime shim to a shared object."""
-    path = Path(path)
-    # By relative names from their own folder: the path of this installation must not reach the file.
-    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(path.absolute()), *sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")),
-          "-ldl", "-lpthread"], "compiling the runtime shim", cwd=_SHIM_SOURCES)
+    _compile(sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")), path, "compiling the runtime shim")
+
+
+def compile_wave_runtime(path) -> None:
+    """Compile what kernels need on a device without tvm_ffi: the shim's threads and scratch memory, and `wave/runtime.c`."""
+    _compile(["shim.c", "shim_memory.c", os.path.join("..", "wave", "runtime.c")], path, "compiling the wave's runtime")
+
+
+def _compile(sources: Sequence[str], path, doing: str) -> None:
+    # By relative names from the shim's folder: the path of this installation must not reach the file.
+    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(Path(path).absolute()), *sources, "-ldl", "-lpthread"], doing, cwd=_SHIM_SOURCES)
 
 
 def foreign_symbols(path) -> set[str]:

@@ -74,19 +74,32 @@ def _fan(program, name) -> int:
     return 1
 
 
+def usual_values(program, t) -> dict:
+    """What a tensor realistically holds: as declared, else integers of the whole range, inputs standard normal and parameters normal with variance 1/terms."""
+    if t.values:
+        return t.values
+    return whole(*_RANGES[t.dtype]) if t.dtype in _RANGES else normal(0, 1 / math.sqrt(_fan(program, t.name)) if t.kind == "param" else 1)
+
+
 def realistic(program, seed=0) -> dict:
-    """Float32 arrays by tensor name: as declared, else integers of the whole range, inputs standard normal and parameters normal with variance 1/terms."""
-    out = {}
-    for t in program.tensors:
-        usual = whole(*_RANGES[t.dtype]) if t.dtype in _RANGES else normal(0, 1 / math.sqrt(_fan(program, t.name)) if t.kind == "param" else 1)
-        out[t.name] = np.asarray(_draw(t.values or usual, tuple(t.shape), _rng(seed, t.name)), np.float32)
-    return out
+    """Float32 arrays by tensor name, of `usual_values`."""
+    return {t.name: np.asarray(_draw(usual_values(program, t), tuple(t.shape), _rng(seed, t.name)), np.float32) for t in program.tensors}
 
 
-def integers(program, seed=0, limit=2**24) -> dict:
+def _few_integers(seed):
+    """Draws an input of -4 to 4 or a parameter of -2 to 2 without zeros, of which the share `density` is kept."""
+    def draw(tensor, density):
+        rng = _rng(seed, tensor.name)
+        v = rng.integers(1, (4 if tensor.kind == "input" else 2) + 1, tensor.shape) * rng.choice([-1, 1], tensor.shape)
+        return np.where(rng.random(tensor.shape) < density, v, 0).astype(np.float32)
+    return draw
+
+
+def integers(program, seed=0, limit=2**24, draw=None) -> dict:
     """Values (as float32) with one right result, bit by bit: small integers for which every partial sum, in any order, is exact below `limit`.
 
     Where the program's own tensors are integers, realistic values already are such. Else values are in [-4, 4] for inputs and [-2, 2] for parameters; density falls until the magnitude of the result is below the limit.
+    `draw(tensor, density)` draws them (default: by numpy from the seed).
     Raises ArgumentError if the program's arithmetic leaves the integers, or its constants alone exceed the limit.
     """
     from .carry import Magnitude
@@ -95,14 +108,9 @@ def integers(program, seed=0, limit=2**24) -> dict:
         raise ArgumentError(f"{program.operator}: its arithmetic does not keep integers, so there is no exact sample")
     if program.integral:
         return realistic(program, seed)
-    density = 1.0
+    draw, density = draw or _few_integers(seed), 1.0
     while True:
-        out = {}
-        for t in program.tensors:
-            rng = _rng(seed, t.name)
-            top = 4 if t.kind == "input" else 2
-            v = rng.integers(1, top + 1, t.shape) * rng.choice([-1, 1], t.shape)
-            out[t.name] = np.where(rng.random(t.shape) < density, v, 0).astype(np.float32)
+        out = {t.name: draw(t, density) for t in program.tensors}
         largest = float(np.max(evaluate(program, out, Magnitude())[1]))
         if largest < limit:
             return out

@@ -56,7 +56,10 @@ class Environment:
 
 @dataclass
 class Context:
-    """One run's settings and clock. `deadline` is a monotonic time of `environment.clock`, None for no limit."""
+    """One run's settings and clock. `deadline` is a monotonic time of `environment.clock`, None for no limit.
+
+    `origin` goes into every record: facts about a measurement that was not made here and now.
+    """
 
     environment: Environment
     target: dict
@@ -69,6 +72,7 @@ class Context:
     begun: float = 0.0
     deadline: float | None = None
     end: float | None = None
+    origin: dict = field(default_factory=dict)
     interrupts: Interrupts = field(default_factory=Interrupts)
     _models: dict[str, CostModel] = field(default_factory=dict)
     _taught: set = field(default_factory=set)

@@ -36,7 +36,7 @@ def tune(workloads, target="native", seconds: float | None = None, trials: int |
     workers: parallel compile processes (default: one per core). Raises TuneError for arguments that cannot be tuned and
     TargetError for a target that this machine cannot run.
     """
-    counts = _counted(workloads)
+    counts = counted(workloads)
     if strategy not in ("model", "random"):
         raise TuneError(f"strategy must be 'model' or 'random', got {strategy!r}")
     for name, value in (("seconds", seconds), ("trials", trials)):
@@ -79,8 +79,8 @@ def _possible_here(target: dict) -> None:
         raise TargetError(f"tuning for {target['name']} measures on this machine, which lacks {', '.join(missing)}")
 
 
-def _counted(workloads) -> dict[Any, int]:
-    """Workload → how often it stands, in order of first appearance."""
+def counted(workloads) -> dict[Any, int]:
+    """Workload → how often it stands, in order of first appearance. Raises TuneError for what is no workload."""
     if isinstance(workloads, Mapping):
         workloads = list(workloads.values())
     elif hasattr(workloads, "description"):

@@ -167,14 +167,15 @@ class Task:
             if outcome is None or (isinstance(outcome, WorkerError) and context.late()):
                 self.proposer.forget(choice)  # the clock ended it, not the candidate
                 continue
-            self._try(choice, outcome)
+            self.attempt(choice, outcome)
         after = self.best.least_us if self.best else None
         gained = before is None or after is None or after < 0.99 * before
         self.stale = 0 if gained else self.stale + 1
         self.searched += context.environment.clock() - begun
         self._give_up()
 
-    def _try(self, choice: dict, outcome) -> None:
+    def attempt(self, choice: dict, outcome) -> None:
+        """Measure one candidate that the builder made (Built, or the WorkerError of its failure), and record what came of it."""
         if isinstance(outcome, WorkerError):
             self._fail(choice, outcome)
             return
@@ -271,7 +272,7 @@ class Task:
         return {"operator": description["operator"], "workload": self.workload.id, "description": self.hash,
                 "target": target["fingerprint"], "family": target["family"], "isa": target.get("isa"),
                 "microarchitecture": target.get("microarchitecture"), "threads": target.get("threads"), "space": self.space.version,
-                "seed": self.context.seed, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")}
+                "seed": self.context.seed, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), **self.context.origin}
 
     def record(self, trial: Trial, repeats: int) -> dict:
         """The line of a trial."""

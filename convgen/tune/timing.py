@@ -30,26 +30,27 @@ def sample(call: Callable[[], None], calls: int, before: Callable[[], None] | No
     return (time.perf_counter() - start) / calls
 
 
-def measure(call: Callable[[], None], budget: float, hopeless: float | None = None, before: Callable[[], None] | None = None) -> dict:
-    """Time a call for about `budget` seconds.
+def measure(call: Callable[[], None], budget: float, hopeless: float | None = None, before: Callable[[], None] | None = None,
+            take: Callable = sample) -> dict:
+    """Time a call for about `budget` seconds. `take(call, calls, before)` says how long a call takes, by another clock than this machine's if need be.
 
     Returns {"median_us", "spread_us" (interquartile range), "min_us", "repeats" (calls timed)}. A call that takes longer than
     `hopeless` seconds each of five times is not timed any further: it cannot win. With `before` (cold cache) every sample is one call.
     """
-    singles = [sample(call, 1, before) for _ in range(2)]
+    singles = [take(call, 1, before) for _ in range(2)]
     while hopeless is not None and min(singles) > hopeless and len(singles) < SINGLES:
-        singles.append(sample(call, 1, before))  # perhaps something else was running just then
+        singles.append(take(call, 1, before))  # perhaps something else was running just then
     estimate = min(singles)
     if hopeless is not None and estimate > hopeless:
         return summary(singles[1:], len(singles) - 1)
     warm_until = time.perf_counter() + min(0.02, budget / 5)
     while time.perf_counter() < warm_until:
-        estimate = min(estimate, sample(call, 1, before))
+        estimate = min(estimate, take(call, 1, before))
     calls = 1 if before else max(1, min(1000, round(SAMPLE_SECONDS / max(estimate, 1e-9))))
     times, end = [], time.perf_counter() + budget
     disturbed = False
     while len(times) < MIN_SAMPLES or (time.perf_counter() < end and len(times) < MAX_SAMPLES):
-        times.append(sample(call, calls, before))
+        times.append(take(call, calls, before))
         now = time.perf_counter()
         if now > end + budget:
             break  # seven samples of a slow kernel would take longer than it deserves
@@ -62,11 +63,11 @@ def measure(call: Callable[[], None], budget: float, hopeless: float | None = No
     return summary(times, calls * len(times))
 
 
-def round_of(call: Callable[[], None], calls: int, seconds: float) -> tuple[float, float]:
+def round_of(call: Callable[[], None], calls: int, seconds: float, take: Callable = sample) -> tuple[float, float]:
     """(median, least) seconds per call in one round of a race: samples of `calls` calls that fill `seconds`."""
     times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
-        times.append(sample(call, calls))
+        times.append(take(call, calls))
     return quartiles(times)[1], min(times)
 
 

@@ -1,0 +1,44 @@
+"""The whole way with the real compiler: make, measure as a bare device does, absorb, make the next wave, find the record."""
+
+import importlib.util
+import json
+
+import pytest
+
+from convgen.cli import main
+from convgen.lang import parse
+from convgen.targets import resolve
+from convgen.tune import logs
+from convgen.wave import absorb, bundle, make
+from tests.wave.bare import lines_of, result_of, run
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="needs the compiler, convgen[tune]")
+
+# A convolution (an exact algorithm and Winograd, several loops) and an operator with inputs of its own distribution.
+IDS = ["conv2d:n1,c16,o32,h10,w10,k3x3;padding=1:f32.f32.f32:nhwc:act=relu,bias", "depthwise_conv2d:n2,c20,h9,w7,k3x3;padding=1:f32.f32.f32:nchw"]
+
+
+def test_two_waves(tmp_path, capsys):
+    store, first, second = tmp_path / "records", tmp_path / "wave1", tmp_path / "wave2"
+    threads = ["--threads", "1", "--target", "x86:avx2", "--logs", str(store)]
+    assert main(["wave", "make", *IDS, *threads, "--count", "4", "-o", str(first), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["target"] == "x86-generic-avx2-t1" and made["bytes"] == bundle.size(first) < 500_000
+    code, output = run(first)
+    assert code == 0 and output.count("4 tried, 0 failed") == 2, output
+    assert {letter for line in lines_of(first, "candidate") for letter in line["oracles"]} >= set("EFNG")
+    assert main(["wave", "absorb", str(result_of(first)), "--logs", str(store)]) == 0
+    assert f"wave {made['id']} on x86-" in capsys.readouterr().out
+    later = make([parse(i) for i in IDS], second, resolve("x86:avx2").with_threads(1), count=4, logs=store)
+    before, after = bundle.read(first)[1], bundle.read(second)[1]
+    tried = {json.dumps(choice, sort_keys=True) for c in before["candidates"] for choice in c["choices"]}
+    fresh = [choice for c in after["candidates"] if c["role"] == "new" for choice in c["choices"]]
+    assert len(fresh) >= 4 and not any(json.dumps(choice, sort_keys=True) in tried for choice in fresh)
+    assert run(second)[0] == 0
+    absorbed = absorb(result_of(second), logs=store)
+    assert absorbed.new == len(fresh) and absorbed.device == later.target and "vs default" in str(absorbed)
+    for text in IDS:
+        records = [r for r in logs.best([store]) if r["workload"] == text]
+        assert len(records) == 1 and records[0]["final"] and records[0]["target"] == later.target and records[0]["wave"] == later.id
+    found = logs.why(parse(IDS[0]), "x86:avx2", logs=str(store))
+    assert found.record["workload"] == IDS[0] and found.record["final"]
