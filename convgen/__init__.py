@@ -22,7 +22,7 @@ _HOMES = {
     "TuneError": "errors", "EmitError": "errors", "WorkerError": "errors",
 }
 # `tune` and `export` are rooms that can be called: see `rooms.callable_room`.
-_ROOMS = ("algorithms", "bench", "emit", "errors", "export", "lang", "ops", "paths", "runtime", "schedules", "targets", "torch", "tune", "wave")
+_ROOMS = ("algorithms", "bench", "emit", "errors", "export", "lang", "ops", "paths", "remote", "runtime", "schedules", "targets", "torch", "tune", "wave")
 
 __all__ = ["__version__", *_HOMES, "export", "tune"]
 

@@ -32,7 +32,8 @@ class EmitError(Error):
 class WorkerError(Error):
     """A worker process failed; `kind` is one of the failure kinds that records know.
 
-    Kinds: invalid, compile_error, compile_timeout, crash, run_timeout, oom, wrong.
+    Kinds: invalid, compile_error, compile_timeout, crash, run_timeout, oom, wrong. Of measuring on other machines, never in
+    records: lost (a server's process ended, perhaps by the candidate), busy (none was free), device (none can measure).
     """
 
     def __init__(self, kind: str, message: str):

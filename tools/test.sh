@@ -12,7 +12,7 @@ if [ ! -x "$python" ]; then
     "${PYTHON:-python3}" -m venv "$venv"
 fi
 if ! cmp -s pyproject.toml "$stamp"; then
-    "$python" -m pip install --quiet --disable-pip-version-check -e '.[tune,torch,bench,dev]'
+    "$python" -m pip install --quiet --disable-pip-version-check -e '.[tune,torch,bench,device,dev]'
     cp pyproject.toml "$stamp"
 fi
 exec "$python" -m pytest "$@"

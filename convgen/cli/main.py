@@ -13,7 +13,7 @@ from .. import __version__
 from ..errors import ArgumentError, Error
 
 # One module per verb or small group; each has `add(verbs)`, which adds its parsers.
-_MODULES = ("describe", "check", "trace", "tune", "wave", "build", "bench", "logs", "targets", "doctor")
+_MODULES = ("describe", "check", "trace", "tune", "wave", "build", "bench", "logs", "targets", "devices", "doctor")
 
 OK, FAILED, USAGE, UNMET, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def sentence(error: BaseException) -> str:
     """An exception as one line."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        extra = {"torch": "torch", "tvm": "tune", "xgboost": "tune", "onnxruntime": "bench"}.get(error.name.partition(".")[0])
+        extra = {"torch": "torch", "tvm": "tune", "xgboost": "tune", "onnxruntime": "bench", "tornado": "device"}.get(error.name.partition(".")[0])
         return f"this needs the module {error.name}" + (f": pip install 'convgen[{extra}]'" if extra else "")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror

@@ -9,13 +9,16 @@ from .output import common, show
 
 
 def add(verbs) -> None:
-    parser = common(verbs.add_parser("tune", help="search fast kernels for workloads on this machine"), _tune)
+    parser = common(verbs.add_parser("tune", help="search fast kernels for workloads, on this machine or on servers"), _tune)
     arguments.add(parser)
     parser.add_argument("--target", default="native", help="see `convgen targets` (default native)")
     parser.add_argument("--threads", type=int, help="threads that serving will use (default: those usable here)")
     parser.add_argument("--seconds", type=float, help="wall time of the whole run, compilation included")
     parser.add_argument("--trials", type=int, help="candidates per workload, those of earlier runs included")
     parser.add_argument("--logs", action="append", help="folder of records, the first is written to; may be repeated")
+    parser.add_argument("--rpc", metavar="HOST:PORT", help="measure on the servers of this tracker (`convgen device`); --target describes them")
+    parser.add_argument("--key", help="with --rpc: the key of the servers to use")
+    parser.add_argument("--emulated", action="store_true", help="with --rpc: accept emulated processors, and save nothing")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--retune", action="store_true", help="search again where a record exists")
 
@@ -31,7 +34,7 @@ def _tune(options) -> int:
     workloads = [case.workload for case in cases for _ in range(case.count)]
     with contextlib.nullcontext() if options.quiet or options.json else Progress() as progress:
         result = convgen.tune(workloads, target, seconds=options.seconds, trials=options.trials, logs=options.logs,
-                              seed=options.seed, retune=options.retune, progress=progress)
+                              seed=options.seed, retune=options.retune, progress=progress, rpc=options.rpc, key=options.key, emulated=options.emulated)
     show(options, result.to_json(), str(result))
     if result.interrupted:
         return 130

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import select
 import threading
-import time
-from collections import deque
 from typing import Any, Callable, Iterable, Mapping, Sequence
 
 from ..errors import WorkerError
 from ..workers import Worker
+from ..workers.pool import share
 
 Outcome = "dict[str, Any] | WorkerError"
 
@@ -73,7 +71,7 @@ class CompileService:
         outcome)` is told of each as it finishes. An exception (Ctrl-C) kills what is in flight and leaves.
         """
         with self._lock:
-            return _Batch(self._workers, list(jobs), timeout, deadline, done).run()
+            return share(self._workers, [{"cmd": "build", **job} for job in jobs], timeout, deadline=deadline, done=done)
 
     @staticmethod
     def _settle(worker: Worker) -> None:
@@ -89,68 +87,6 @@ class CompileService:
         with self._lock:
             for worker in self._workers:
                 worker.close()
-
-
-class _Batch:
-    """One build_many call: a queue of jobs, the workers that run them, a select loop in the calling thread."""
-
-    def __init__(self, workers, jobs, timeout, deadline, done):
-        self.workers, self.jobs, self.timeout, self.done = workers, jobs, timeout, done
-        self.deadline = float("inf") if deadline is None else deadline
-        self.waiting = deque(range(len(jobs)))
-        # Workers that still load the compiler count as flying, under a number that is no job's.
-        self.flying: dict[int, Worker] = {~i: worker for i, worker in enumerate(workers) if worker.busy}
-        self.results: list = [None] * len(jobs)
-
-    def run(self) -> list:
-        try:
-            while self.waiting or any(index >= 0 for index in self.flying):
-                self._launch()
-                if not self.waiting and all(index < 0 for index in self.flying):
-                    break
-                self._collect()
-        except BaseException:
-            for index, worker in self.flying.items():
-                if index >= 0:
-                    worker.kill()
-            raise
-        return self.results
-
-    def _launch(self) -> None:
-        if time.monotonic() >= self.deadline:
-            self.waiting.clear()
-        idle = [w for w in self.workers if w not in self.flying.values()]
-        while idle and self.waiting:
-            left = max(0.01, self.deadline - time.monotonic())
-            index = self.waiting.popleft()
-            worker = idle.pop()
-            self.flying[index] = worker
-            try:
-                worker.send({"cmd": "build", **self.jobs[index]}, min(self.timeout, left))
-            except WorkerError as error:
-                self._finish(index, error)
-                idle.append(worker)
-
-    def _collect(self) -> None:
-        descriptors = [d for worker in self.flying.values() for d in worker.descriptors()]
-        nearest = min([worker.deadline for worker in self.flying.values()] + ([self.deadline] if self.waiting else []))
-        select.select(descriptors, [], [], max(0.0, nearest - time.monotonic()))
-        for index, worker in list(self.flying.items()):
-            try:
-                finished, entry = worker.poll(time.monotonic())
-            except WorkerError as error:
-                self._finish(index, error)
-            else:
-                if finished:
-                    self._finish(index, entry)
-
-    def _finish(self, index: int, outcome) -> None:
-        del self.flying[index]
-        if index < 0:
-            return
-        self.results[index] = outcome
-        if self.done:
-            self.done(index, outcome)
 
 
 _shared: list[CompileService] = []

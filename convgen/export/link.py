@@ -89,6 +89,11 @@ def link_objects(objects: Sequence, path) -> None:
         raise LibraryError(f"linking {path.name}: the kernels need {', '.join(sorted(strange))}, which a serving process does not have")
 
 
+def compile_object(source, path, options: Sequence[str], target: Mapping) -> None:
+    """Compile a C file of ours for a target (its JSON) to a position independent object."""
+    _run([_compiler(), "-O2", "-fPIC", "-c", *options, "-o", str(path), str(source)], f"compiling {Path(source).name}")
+
+
 def compile_shim(path) -> None:
     """Compile the runtime shim to a shared object."""
     _compile(sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")), path, "compiling the runtime shim")

@@ -30,7 +30,7 @@ class LocalBuilder:
         self.target = target
         self.workers = workers or len(os.sched_getaffinity(0))
         self._service = shared_service(self.workers)
-        self._root = scratch_folder("build")
+        self.root = scratch_folder("build")
         self._count = 0
         self._slowest = 0.0
 
@@ -40,7 +40,7 @@ class LocalBuilder:
         jobs = []
         for choice in choices:
             self._count += 1
-            folder = Path(self._root, str(self._count))
+            folder = Path(self.root, str(self._count))
             folder.mkdir()
             jobs.append({"description": description, "target": self.target, "choice": choice, "directory": str(folder), "symbol": symbol})
         begun = time.monotonic()
@@ -54,17 +54,21 @@ class LocalBuilder:
         return COMPILE_TIMEOUT if not self._slowest else min(COMPILE_TIMEOUT, max(10.0, 4 * self._slowest))
 
     def _link(self, job: dict, entry: dict):
-        from ..export.link import link_objects
-
         folder = Path(job["directory"])
         source = folder / entry["object"]
         try:
             digest = hashlib.sha256(source.read_bytes()).hexdigest()
             target = folder / "kernel.so"
-            link_objects([source], target)
+            self.link(source, entry, target)
         except (OSError, Error) as error:
             return WorkerError("compile_error", f"linking failed: {error}")
         return Built(str(target), entry, digest)
+
+    def link(self, source: Path, entry: dict, target: Path) -> None:
+        """Make the shared object `target` of a kernel's object file."""
+        from ..export.link import link_objects
+
+        link_objects([source], target)
 
     def discard(self, built: Built) -> None:
         """Delete a candidate that lost; a loaded library stays usable."""
@@ -72,4 +76,4 @@ class LocalBuilder:
 
     def close(self) -> None:
         """Delete all candidates; the compile workers stay for the next call."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.rmtree(self.root, ignore_errors=True)

@@ -36,7 +36,10 @@ class Environment:
     """The outside world of a run; tests put fakes here.
 
     `builder` as LocalBuilder, `runner` as LocalRunner, `baseline` as TorchBaseline or None; `space(description, target)` gives
-    the schedule space, `hash(description)` the structure's hash, `clock()` seconds, `versions()` what made the code.
+    the schedule space, `hash(description)` the structure's hash, `clock()` seconds, `versions()` what made the code, `origin`
+    what every record says besides. A runner of several devices also has `measure_many([(path, entry)], description, best_us,
+    longest)`, which answers with a Measurement, WorkerError or None (not begun) each. `saves` False: times mean nothing and are
+    not kept.
     """
 
     builder: Any
@@ -46,6 +49,8 @@ class Environment:
     hash: Callable[[dict], str] = description_hash
     clock: Callable[[], float] = time.monotonic
     versions: Callable[[], dict] = lambda: dict(_versions())
+    origin: dict = field(default_factory=dict)
+    saves: bool = True
 
     def close(self) -> None:
         """Release processes and folders."""

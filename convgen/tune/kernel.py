@@ -34,7 +34,7 @@ _DLTENSOR_POINTER = 7  # TVM FFI's type index of DLTensor*
 class Buffer:
     """Compact 64-byte aligned memory of one argument with canary bytes before and after it.
 
-    `array` is the raw storage in physical order; `shape` the physical shape.
+    `array` is the raw storage in physical order; `shape` the physical shape; `whole` the bytes with their canaries.
     """
 
     def __init__(self, shape, dtype: str, guard: int = GUARD):
@@ -43,8 +43,8 @@ class Buffer:
         self.nbytes = kind.itemsize * int(np.prod(self.shape, dtype=np.int64))
         self._memory = self._allocate(self.nbytes + 2 * guard + ALIGN)
         start = (-(self._memory.ctypes.data + guard)) % ALIGN + guard
-        self._before = self._memory[start - guard:start]
-        self._after = self._memory[start + self.nbytes:start + self.nbytes + guard]
+        self.whole = self._memory[start - guard:start + self.nbytes + guard]
+        self._before, self._after = self.whole[:guard], self.whole[guard + self.nbytes:]
         self.bytes = self._memory[start:start + self.nbytes]
         self.array = self.bytes.view(kind).reshape(self.shape)
         self._shape = (ctypes.c_int64 * max(1, len(self.shape)))(*self.shape)

@@ -41,6 +41,18 @@ class Measurement:
     oracles: str
 
 
+def time_limit(budget: float, elements: int, best_us: float | None, longest: float | None) -> float:
+    """Seconds a candidate may take: max(2 s, 20 × best × repeats), half a minute while nothing is known, and what comparing
+    `elements` outputs costs; `longest` at most."""
+    if best_us is None:
+        limit = 30.0
+    else:
+        repeats = max(10.0, budget / max(best_us * 1e-6, 1e-7))
+        limit = max(2.0, 20 * best_us * 1e-6 * repeats)
+    limit += 1.0 + elements * 1e-6
+    return limit if longest is None else max(0.1, min(limit, longest))
+
+
 class LocalRunner:
     """Verifies and times candidates on this machine in a process of their own.
 
@@ -124,14 +136,7 @@ class LocalRunner:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _limit(self, description: dict, best_us: float | None, longest: float | None) -> float:
-        """max(2 s, 20 × best × repeats), plus what the comparison itself costs; half a minute while nothing is known."""
-        if best_us is None:
-            limit = 30.0
-        else:
-            repeats = max(10.0, self.budget / max(best_us * 1e-6, 1e-7))
-            limit = max(2.0, 20 * best_us * 1e-6 * repeats)
-        limit += 1.0 + self._elements.get(description["id"], 0) * 1e-6
-        return limit if longest is None else max(0.1, min(limit, longest))
+        return time_limit(self.budget, self._elements.get(description["id"], 0), best_us, longest)
 
     def _send(self, timeout: float, command: str, **arguments) -> None:
         if self._shim is None:

@@ -23,7 +23,8 @@ FEWEST_ROUNDS = 4  # of a race, however busy the machine is
 _books: dict[tuple[str, str | None], CaseBook] = {}
 
 
-def _book(description: dict, folder: str | None) -> CaseBook:
+def book_of(description: dict, folder: str | None) -> CaseBook:
+    """The cases of a workload; those of a few workloads are kept."""
     key = (description["id"], folder)
     if key not in _books:
         if len(_books) >= 4:  # references of large workloads are large; the run's folder still has them
@@ -42,7 +43,12 @@ def load_program(description: dict):
 def warm(description: dict, folder: str | None = None, shim: str | None = None) -> dict:
     """Make the references ahead of the candidates, so that a candidate's time limit counts only the candidate."""
     open_shim(shim)
-    book = _book(description, folder)
+    return references(description, folder)
+
+
+def references(description: dict, folder: str | None = None) -> dict:
+    """Make every case of a workload; {"elements": size of its output}."""
+    book = book_of(description, folder)
     for letter in ("E", "F") if getattr(book.program, "exact", False) else ("F",):
         for seed in book.seeds(letter):
             book.get(letter, seed)
@@ -52,14 +58,14 @@ def warm(description: dict, folder: str | None = None, shim: str | None = None) 
 def check(path: str, entry: dict, description: dict, folder: str | None = None, shim: str | None = None,
           thorough: bool = True) -> dict:
     """Verdict of the oracles as a dict; never raises for a wrong kernel."""
-    book = _book(description, folder)
+    book = book_of(description, folder)
     return verify(NativeKernel(path, entry, description["dims"], shim), book, thorough).to_json()
 
 
 def measure(path: str, entry: dict, description: dict, target: dict, folder: str | None = None, shim: str | None = None,
             budget: float = 0.1, hopeless_us: float | None = None, cold: bool = False) -> dict:
     """Quick oracle, then time. Returns {"verdict": ..., "time": timing.measure(...)}; raises WorkerError("wrong")."""
-    book = _book(description, folder)
+    book = book_of(description, folder)
     kernel = NativeKernel(path, entry, description["dims"], shim)
     verdict = verify(kernel, book, thorough=False)
     if not verdict.ok:
@@ -67,7 +73,7 @@ def measure(path: str, entry: dict, description: dict, target: dict, folder: str
     call = _ready(kernel, book)
     hopeless = hopeless_us * 1e-6 if hopeless_us else None
     taken = timing.measure(call, budget, hopeless, _flusher(target) if cold else None)
-    _possible(taken["median_us"], entry, book.program, target)
+    refuse_impossible(taken["median_us"], entry, book.program, target)
     return {"verdict": verdict.to_json(), "time": taken}
 
 
@@ -77,7 +83,7 @@ def race(candidates: list[dict], description: dict, target: dict, folder: str | 
 
     Interleaving lets drift of the machine hit all alike; the order of a round rotates so that none always follows another.
     """
-    book = _book(description, folder)
+    book = book_of(description, folder)
     calls = [_ready(NativeKernel(c["path"], c["entry"], description["dims"], shim), book) for c in candidates]
     chunks = [max(1, min(1000, round(timing.SAMPLE_SECONDS / max(min(timing.sample(call, 1) for _ in range(3)), 1e-9)))) for call in calls]
     share, end = budget / max(1, len(calls)) / rounds, time.perf_counter() + 1.5 * budget
@@ -92,11 +98,12 @@ def race(candidates: list[dict], description: dict, target: dict, folder: str | 
             medians[index].append(median * 1e6)
             leasts[index].append(least * 1e6)
     for candidate, row in zip(candidates, medians):
-        _possible(timing.quartiles(row)[1], candidate["entry"], book.program, target)
+        refuse_impossible(timing.quartiles(row)[1], candidate["entry"], book.program, target)
     return {"median": medians, "least": leasts}
 
 
-def _possible(median_us: float, entry: dict, program, target: dict) -> None:
+def refuse_impossible(median_us: float, entry: dict, program, target: dict) -> None:
+    """Raise WorkerError("wrong") for a time that no machine of the target's kind can reach."""
     letter = oracles_of(entry, program)[0]
     floor = fastest_possible_us(getattr(program, "flops", 0), getattr(program, "bytes", 0), target, letter)
     if median_us < floor:
@@ -105,6 +112,11 @@ def _possible(median_us: float, entry: dict, program, target: dict) -> None:
 
 def _ready(kernel: NativeKernel, book: CaseBook):
     """A call on fixed inputs with the parameters prepared once, outside the timing."""
+    return kernel.caller(prepared(kernel, book))
+
+
+def prepared(kernel, book: CaseBook) -> dict:
+    """Buffers of a kernel with fixed inputs, its parameters prepared."""
     case = book.get(oracles_of(kernel.entry, book.program)[0], 0)  # the quick oracle's inputs: their reference exists already
     prepare = kernel.entry.get("prepare")
     buffers = kernel.buffers(prepare["args"] if prepare else [])
@@ -114,10 +126,10 @@ def _ready(kernel: NativeKernel, book: CaseBook):
             fill(buffers[argument["name"]].array, argument, case.tensors)
         else:
             buffers[argument["name"]].bytes[:] = 0  # maps the pages
-    prepared = kernel.preparer(buffers)
-    if prepared:
-        prepared()
-    return kernel.caller(buffers)
+    prepare_once = kernel.preparer(buffers)
+    if prepare_once:
+        prepare_once()
+    return buffers
 
 
 def _flusher(target: dict):

@@ -25,15 +25,17 @@ BASELINE_NEEDS = 8.0  # seconds left per workload below which PyTorch is not tim
 
 def tune(workloads, target="native", seconds: float | None = None, trials: int | None = None, logs=None, seed: int = 0,
          retune: bool = False, progress: Callable[[dict], None] | None = None, *, strategy: str = "model", workers: int | None = None,
-         environment: Environment | None = None) -> TuneResult:
-    """Search fast kernels for workloads on this machine and record them; anytime, resumable, Ctrl-C safe.
+         environment: Environment | None = None, rpc: str | None = None, key: str | None = None, emulated: bool = False) -> TuneResult:
+    """Search fast kernels for workloads and record them; anytime, resumable, Ctrl-C safe.
 
     workloads: one Workload, several, or {layer name: Workload} (a workload that stands several times counts as often).
     target: name, Target or its JSON. seconds: wall time of the whole call, compilation included; trials: candidates per
     workload, those of earlier runs included. With neither, stops when the model expects to save under 1 %.
     logs: record folder(s) read first, the first is written to. A workload that was tuned before costs one re-measure unless
     `retune`. progress: called with a dict per event (store, trial, row, done). strategy: "model", or "random" for comparison.
-    workers: parallel compile processes (default: one per core). Raises TuneError for arguments that cannot be tuned and
+    workers: parallel compile processes (default: one per core). rpc, key: measure on the servers that are registered under this
+    key at the tracker "HOST:PORT", instead of on this machine; `target` then describes the servers. emulated: their processors
+    may be emulated; nothing is saved. Raises TuneError for arguments that cannot be tuned or when no server is left, and
     TargetError for a target that this machine cannot run.
     """
     counts = counted(workloads)
@@ -43,11 +45,18 @@ def tune(workloads, target="native", seconds: float | None = None, trials: int |
         if value is not None and not value > 0:
             raise TuneError(f"{name} must be positive, got {value!r}")
     machine = target if isinstance(target, dict) else _resolved(target)
-    if environment is None:
+    if rpc is not None:
+        from ..remote.environment import remote_environment
+
+        _compiler_here()
+        environment = remote_environment(machine, rpc, key, workers, emulated)
+    elif key is not None or emulated:
+        raise TuneError("key and emulated belong to rpc, the tracker's HOST:PORT")
+    elif environment is None:
         _possible_here(machine)
-    store = Store.open(logs)
     with Interrupts() as interrupts, closing(environment or local_environment(machine, workers)) as env:
-        context = Context(env, machine, store, seed, trials, retune, strategy, progress, begun=env.clock(), interrupts=interrupts)
+        store = Store.open(logs) if env.saves else Store([])
+        context = Context(env, machine, store, seed, trials, retune, strategy, progress, begun=env.clock(), interrupts=interrupts, origin=dict(env.origin))
         return _Run(context, counts, seconds).go()
 
 
@@ -72,11 +81,15 @@ def _possible_here(target: dict) -> None:
     """Refuse in one sentence what cannot be compiled or measured on this machine."""
     from ..targets import Target
 
-    if importlib.util.find_spec("tvm") is None:
-        raise ModuleNotFoundError("tuning needs apache-tvm: pip install 'convgen[tune]'", name="tvm")
+    _compiler_here()
     missing = Target.runs_here(target["features"])
     if missing:
         raise TargetError(f"tuning for {target['name']} measures on this machine, which lacks {', '.join(missing)}")
+
+
+def _compiler_here() -> None:
+    if importlib.util.find_spec("tvm") is None:
+        raise ModuleNotFoundError("tuning needs apache-tvm: pip install 'convgen[tune]'", name="tvm")
 
 
 def counted(workloads) -> dict[Any, int]:

@@ -163,19 +163,33 @@ class Task:
         if choices:
             context.environment.runner.begin(self.description)
         outcomes = context.environment.builder.build(self.description, choices, context.deadline) if choices else []
+        measured = self._measure_together(outcomes)
         for choice, outcome in zip(choices, outcomes):
             if outcome is None or (isinstance(outcome, WorkerError) and context.late()):
                 self.proposer.forget(choice)  # the clock ended it, not the candidate
                 continue
-            self.attempt(choice, outcome)
+            self.attempt(choice, outcome, measured)
         after = self.best.least_us if self.best else None
         gained = before is None or after is None or after < 0.99 * before
         self.stale = 0 if gained else self.stale + 1
         self.searched += context.environment.clock() - begun
         self._give_up()
 
-    def attempt(self, choice: dict, outcome) -> None:
-        """Measure one candidate that the builder made (Built, or the WorkerError of its failure), and record what came of it."""
+    def _measure_together(self, outcomes: list) -> dict:
+        """What a runner of several devices measured, by digest; {} where candidates are measured one after another."""
+        together = getattr(self.context.environment.runner, "measure_many", None)
+        new = {o.digest: o for o in outcomes if o is not None and not isinstance(o, WorkerError) and o.digest not in self.digests}
+        if together is None or len(new) < 2:
+            return {}
+        best = self.best
+        taken = together([(o.path, o.entry) for o in new.values()], self.description, best.least_us if best else None, self.context.left())
+        return dict(zip(new, taken))
+
+    def attempt(self, choice: dict, outcome, measured: dict | None = None) -> None:
+        """Measure one candidate that the builder made (Built, or the WorkerError of its failure), and record what came of it.
+
+        `measured` holds by digest what `_measure_together` has measured already.
+        """
         if isinstance(outcome, WorkerError):
             self._fail(choice, outcome)
             return
@@ -186,7 +200,15 @@ class Task:
             return
         runner, best = self.context.environment.runner, self.best
         try:
-            taken = runner.measure(outcome.path, outcome.entry, self.description, best.least_us if best else None, self.context.left())
+            if measured and outcome.digest in measured:
+                taken = measured[outcome.digest]
+                if taken is None:  # its turn did not come in time
+                    self.proposer.forget(choice)
+                    return
+                if isinstance(taken, WorkerError):
+                    raise taken
+            else:
+                taken = runner.measure(outcome.path, outcome.entry, self.description, best.least_us if best else None, self.context.left())
             trial = Trial(choice, taken.median_us, taken.spread_us, taken.min_us, self.attempts + 1, taken.ratio, "", outcome, outcome.digest)
             if best is None or taken.min_us < best.least_us:
                 self.verify(trial)

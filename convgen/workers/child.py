@@ -17,9 +17,8 @@ from ..errors import EmitError, WorkerError
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, so that no orphan keeps a core busy."""
-    parent = int(os.environ.get("CONVGEN_WORKER_PARENT", "0"))
+def die_with_parent(parent: int = 0) -> None:
+    """Ask the kernel to kill this process when its parent dies (process number `parent`, if known), so that no orphan keeps a core busy."""
     try:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):
@@ -108,7 +107,7 @@ def serve(commands: Mapping[str, Callable | str], default_kind: str) -> None:
     `commands` maps a name to a callable or to "module:function" (imported at first use); it gets the request's other keys as
     keyword arguments and returns something JSON can hold. `default_kind` is the failure kind of an ordinary exception.
     """
-    _die_with_parent()
+    die_with_parent(int(os.environ.get("CONVGEN_WORKER_PARENT", "0")))
     _limit_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     requests, answers = _private_channel()

@@ -1,0 +1,192 @@
+"""The parent's side of measuring on other machines: one client process per server, time limits, failures as data."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from typing import Sequence
+
+import numpy as np
+
+from ..errors import TuneError, WorkerError
+from ..runtime.sizes import evaluate
+from ..tune.cases import given_path
+from ..tune.measure import REFERENCE_TIMEOUT, Measurement, time_limit
+from ..tune.storage import RAW
+from ..workers import Worker
+from ..workers.pool import share
+from ..workers.scratch import scratch_folder
+from .address import Tracker
+
+WAIT = 600.0  # seconds a candidate waits for a server while others use it
+ANSWER = 15.0  # seconds beyond its limit after which a server that still says nothing is given up
+BYTES_PER_SECOND = 4e6  # of a slow network; what it costs to send buffers is added to a candidate's limit
+
+
+class RemoteRunner:
+    """Verifies and times candidates on the servers of a tracker's key, as many at a time as there are servers.
+
+    `target` is the target's JSON, `budget` the seconds of timing per candidate; `emulated` accepts processors that are emulated.
+    Methods raise WorkerError of kind crash, run_timeout, oom or wrong for a candidate, and TuneError where no server is left or
+    the servers cannot measure for the target. A candidate whose server vanished is tried once more before it counts as a crash.
+    """
+
+    def __init__(self, target: dict, tracker: Tracker, budget: float = 0.1, *, emulated: bool = False, wait: float = WAIT):
+        self.target, self.tracker, self.budget, self.emulated, self.wait = target, tracker, budget, emulated, wait
+        self.folder = scratch_folder("cases")
+        self._workers: list[Worker] = []
+        self._elements: dict[str, int] = {}
+        self._warming: str | None = None
+
+    # -- the interface of LocalRunner ---------------------------------------------------------------------------------------
+
+    def begin(self, description: dict) -> None:
+        """Start computing the references of a workload without waiting."""
+        worker = self._crew(1)[0]
+        if description["id"] not in self._elements and not worker.busy:
+            worker.send({"cmd": "warm", "description": description, "folder": self.folder}, REFERENCE_TIMEOUT)
+            self._warming = description["id"]
+
+    def warm(self, description: dict, longest: float | None = None) -> None:
+        """Have the references of a workload ready: no session may wait for them."""
+        self._settle(longest)
+        if description["id"] not in self._elements:
+            self.begin(description)
+            self._settle(longest)
+
+    def provide(self, description: dict, tensors: dict) -> None:
+        """Use these logical arrays as the realistic inputs of a workload (before its first measurement)."""
+        np.savez(given_path(self.folder, description["id"]), **tensors)
+
+    def measure(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> Measurement:
+        """Quick oracle and time of one candidate."""
+        (taken,) = self.measure_many([(path, entry)], description, best_us, longest)
+        if taken is None:
+            raise WorkerError("run_timeout", "the time was over before it began")
+        if isinstance(taken, WorkerError):
+            raise taken
+        return taken
+
+    def measure_many(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float | None = None,
+                     longest: float | None = None) -> list:
+        """Measurement, WorkerError or None (not begun within `longest` seconds) for each (path, entry), on all servers at once."""
+        self.warm(description, longest)
+        hopeless = best_us * 4 if best_us else None
+        answers = self._share([{"cmd": "measure", "path": p, "entry": e, "budget": self.budget, "hopeless_us": hopeless} for p, e in candidates],
+                              description, [e for _, e in candidates], best_us, longest, 3)
+        return [Measurement(**a["time"], ratio=a["verdict"]["ratio"], oracles=a["verdict"]["oracles"]) if isinstance(a, dict) else a for a in answers]
+
+    def check(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> dict:
+        """Every oracle and the guards; the verdict as a dict, WorkerError("wrong") when it fails."""
+        self.warm(description, longest)
+        verdict = self._one({"cmd": "check", "path": path, "entry": entry}, description, [entry], best_us, longest, 16)
+        if not verdict["ok"]:
+            raise WorkerError("wrong", verdict["reason"])
+        return verdict
+
+    def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 16,
+             budget: float = 1.0) -> dict[str, list[list[float]]]:
+        """{"median", "least"}: microseconds per candidate and interleaved round, all on one server."""
+        self.warm(description)
+        message = {"cmd": "race", "candidates": [{"path": p, "entry": e} for p, e in candidates], "rounds": rounds, "budget": budget}
+        longest = max(10.0, 20 * (budget + best_us * 1e-6 * rounds * len(candidates)))
+        return self._one(message, description, [e for _, e in candidates], None, None, 3, longest)
+
+    def close(self) -> None:
+        """End the client processes and forget the references."""
+        for worker in self._workers:
+            worker.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- servers ------------------------------------------------------------------------------------------------------------
+
+    def servers(self) -> list[str]:
+        """Addresses of the servers of the key that are registered now; TuneError where no tracker answers."""
+        return [address for address, key in self.registered() if key == self.tracker.key]
+
+    def registered(self) -> list[tuple[str, str]]:
+        """(address, key) of every server that the tracker knows."""
+        try:
+            return self._idle().request({"cmd": "registered", "tracker": asdict(self.tracker)}, 60.0)
+        except WorkerError as error:
+            raise TuneError(str(error)) from None
+
+    def survey(self, path: str, entry: dict, description: dict, wait: float = 20.0, seconds: float = 30.0) -> list[dict]:
+        """One kernel on every server, as `client.survey`."""
+        self.warm(description)
+        message = {"cmd": "survey", "tracker": asdict(self.tracker), "target": self.target, "seconds": seconds, "wait": wait, "path": path,
+                   "entry": entry, "description": description, "folder": self.folder}
+        try:
+            return self._idle().request(message, wait + 20 * seconds)
+        except WorkerError as error:
+            raise TuneError(str(error)) from None
+
+    # -- asking -------------------------------------------------------------------------------------------------------------
+
+    def _crew(self, size: int) -> list[Worker]:
+        while len(self._workers) < size:
+            # Without the compiler: a client needs the runtime library only, which is there in a second.
+            self._workers.append(Worker("convgen.remote.client", env={"TVM_USE_RUNTIME_LIB": "1", "OPENBLAS_NUM_THREADS": "1"}, max_jobs=400,
+                                        max_rss=8 << 30, crash_kind="lost", timeout_kind="lost"))
+        return self._workers[:max(1, size)]
+
+    def _idle(self) -> Worker:
+        self._settle(None)
+        return self._crew(1)[0]
+
+    def _settle(self, limit: float | None) -> None:
+        """Wait for references that are being computed."""
+        if self._warming is not None:
+            name, self._warming, worker = self._warming, None, self._workers[0]
+            if worker.busy:
+                finished, answer = worker.poll(time.monotonic() + (REFERENCE_TIMEOUT if limit is None else max(0.1, limit)))
+                if not finished:
+                    worker.kill()
+                    raise WorkerError("run_timeout", f"the reference was not ready within {limit:.3g} s")
+                self._elements[name] = answer["elements"]
+
+    def _one(self, message: dict, description: dict, entries: list, best_us, longest, transfers: int, seconds: float | None = None):
+        (answer,) = self._share([message], description, entries, best_us, longest, transfers, seconds)
+        if answer is None:
+            raise WorkerError("run_timeout", "the time was over before it began")
+        if isinstance(answer, WorkerError):
+            raise answer
+        return answer
+
+    def _share(self, messages: list[dict], description: dict, entries: list, best_us, longest, transfers: int, seconds: float | None = None) -> list:
+        """Answers or WorkerErrors; `transfers` is how often a request's buffers cross the network."""
+        workers = self._crew(max(1, min(len(self.servers()), len(messages)))) if len(messages) > 1 else self._crew(1)
+        if seconds is None:
+            seconds = time_limit(self.budget, self._elements.get(description["id"], 0), best_us, None)
+        seconds += transfers * max(_nbytes(entry, description["dims"]) for entry in entries) / BYTES_PER_SECOND
+        wait, deadline = self.wait, None
+        if longest is not None:
+            wait, deadline, seconds = min(wait, max(1.0, longest)), time.monotonic() + longest, max(0.5, min(seconds, longest))
+        common = {"tracker": asdict(self.tracker), "target": self.target, "seconds": seconds, "wait": wait, "emulated": self.emulated,
+                  "description": description, "folder": self.folder}
+        answers: list = [None] * len(messages)
+        waiting = list(range(len(messages)))
+        for last in (False, True):
+            found = share(workers, [messages[i] | common for i in waiting], wait + seconds + ANSWER, deadline=deadline, grace=seconds + ANSWER)
+            for i, answer in zip(waiting, found):
+                if isinstance(answer, WorkerError) and answer.kind in ("busy", "device"):
+                    if answer.kind == "busy" and wait < self.wait:  # the clock ended it, not the servers
+                        answer = WorkerError("run_timeout", str(answer))
+                    else:
+                        raise TuneError(f"{answer}; everything measured so far is saved, the same call goes on")
+                answers[i] = WorkerError("crash", f"twice: {answer}") if last and _lost(answer) else answer
+            waiting = [i for i in waiting if _lost(answers[i])]
+            if not waiting:
+                break
+        return answers
+
+
+def _lost(answer) -> bool:
+    return isinstance(answer, WorkerError) and answer.kind == "lost"
+
+
+def _nbytes(entry: dict, dims: dict) -> int:
+    arguments = {a["name"]: a for a in [*(entry["prepare"]["args"] if entry.get("prepare") else []), *entry["args"]]}
+    sizes = ([int(evaluate(tree, dims)) for tree in a["shape"]] for a in arguments.values())
+    return sum(int(np.prod(shape, dtype=np.int64)) * np.dtype(RAW[a["dtype"]]).itemsize for shape, a in zip(sizes, arguments.values()))
