@@ -30,7 +30,9 @@ def code(lowered, run, target: dict, program, planned: int, directory: str, symb
     for name, f in functions.items():
         given = {a["name"] for a in (lowered.args if name.endswith("_run") else lowered.prepare_args)}
         functions[name], temporaries[name] = _with_temporaries(f.with_attr("global_symbol", name), given)
-    device, text = _device(functions, target)
+    # TVM's own reuse of memory confuses fragments and their slices where a loop over slices has one step; shared.dyn is merged all the same
+    config = {"tirx.disable_storage_rewrite": True} if any(b.matrix is not None for b in lowered.blocks) else {}
+    device, text = _device(functions, target, config)
     for launch in launches.of(device):
         found.setdefault(launch["symbol"].rpartition("_kernel")[0], []).append(launch)
     source = Path(directory, f"{symbol}.cu")
@@ -68,11 +70,11 @@ def _with_temporaries(f, given):
     return f, [{"name": b.name, "shape": [launches.size(n) for n in b.shape], "dtype": str(b.dtype)} for b in moved]
 
 
-def _device(functions, target):
+def _device(functions, target, config):
     """(device functions, their CUDA C). TVM would go on to compile the text itself where there is a GPU; here nothing is loaded."""
     gpu = tvm.target.Target(target_of(target) | {"host": {"kind": "llvm"}})
     pipeline, _, finalize = tirx.get_default_tir_pipeline(gpu)
-    with gpu:
+    with gpu, tvm.transform.PassContext(config=config):
         module = pipeline(tirx.transform.BindTarget(gpu)(tvm.IRModule(functions)))
         module = finalize()(tirx.transform.Filter(lambda f: str(f.attrs["target"].kind.name) == "cuda")(module))
         return module, tvm.get_global_func("target.build.cuda")(module, gpu).inspect_source()

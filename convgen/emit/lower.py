@@ -11,7 +11,7 @@ from ..lang import access, expr as E
 from ..lang.count import BYTES
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
-from . import border, vector_math
+from . import border, matrix, vector_math
 from . import plan as P
 
 
@@ -42,6 +42,8 @@ class Block:
     narrow: int = 1  # how many elements of what it writes fit where a float32 does
     dot: object = None  # the dot.Dot that its innermost loops are
     data: str = ""  # dtype in which it finds the dot product's data
+    matrix: object = None  # the matrix.Product that it is
+    runs: tuple = ()  # of such a product: matrix.run_of_data, matrix.run_of_output
 
 
 @dataclass
@@ -106,11 +108,12 @@ class _Lowering:
         return _OPS[op](*a)
 
     # -- reads ----------------------------------------------------------------------------------------------------------
-    def element(self, name, index, padding, skip=(), fill=None):
-        """One element of a border tensor or stage result in the dtype of computing, padding included. `index` counts from the first padded position.
+    def element(self, name, index, padding, skip=(), fill=None, stored=False):
+        """One element of a border tensor or stage result in the dtype of computing, or as it is `stored`, padding included. `index` counts from the first padded position.
 
         Dims in `skip` are never read at their padding. `fill`: what continues the tensor where that is a parameter's value.
         """
+        of = _element if not stored else lambda tensor, at: tensor(*at)
         if name in self.border:
             tensor, perm = self.border[name]
             spec = self.program.tensor(name)
@@ -121,7 +124,7 @@ class _Lowering:
             extents = [self._dim(tree_of(a.size), value_of(a.size)) for a in stage.axes]
             place = layout.index
         if padding is None:
-            return _element(tensor, place(index))
+            return of(tensor, place(index))
         guard, mapped = [], []
         for d, (i, n, pair) in enumerate(zip(index, extents, padding.amounts)):
             lo, hi = (value_of(v) for v in pair)
@@ -141,7 +144,7 @@ class _Lowering:
                 i = tirx.Select(i < 0, 0 - i, i)
                 i = te.max(tirx.Select(i > n - 1, 2 * (n - 1) - i, i), 0)
             mapped.append(i)
-        value = _element(tensor, place(mapped))
+        value = of(tensor, place(mapped))
         return tirx.if_then_else(tirx.all(*guard), value, _zero(value) if fill is None else fill) if guard else value
 
     def fill(self, p, load):
@@ -228,7 +231,9 @@ class _Lowering:
                     limit = self._extent_of(name, d)
                     if span is not None and isinstance(limit, int) and span > limit:
                         index[d] = te.min(i, limit - 1)
-            value = _stored(self.element(name, index, padding, operand.skip, self.fill(p, load)), operand.dtype)
+            as_it_is = p.matrix is not None
+            value = self.element(name, index, padding, operand.skip, self.fill(p, load), stored=as_it_is)
+            value = value if as_it_is else _stored(value, operand.dtype)
             return tirx.if_then_else(tirx.all(*guard), value, _zero(value)) if guard else value
         self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
@@ -245,6 +250,8 @@ class _Lowering:
         names = [a.name for a in stage.axes]
         layout.extents = [self._axis_extent(stage, n, e) for n, e in zip(names, layout.extents)]
         reduced = {a.name: te.reduce_axis((0, p.extents[a.name]), name=a.name) for a in stage.reduce}
+        if p.matrix is not None:
+            return self.product(p)
         read = self.reader(p)
         true = access.extents(stage)
 
@@ -265,6 +272,16 @@ class _Lowering:
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
                                  tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
                                  dot=p.dot, data=self.data_dtype(p)))
+
+    def product(self, p):
+        """A stage as a product of matrices."""
+        data, weights = (p.operands[P.key(load)] for load in (p.matrix.data, p.matrix.weight))
+        terms = te.reduce_axis((0, weights.layout.shape[0]), name="terms")
+        wide = lambda operand, index: self.tensors[operand.name](*index).astype("float32")
+        body = lambda *at: te.sum(wide(data, data.layout.split_up([*at[:-1], terms])) * wide(weights, [terms, at[-1]]), axis=terms)
+        self.tensors[p.stage.name] = (te.compute(p.layout.shape, body, name=p.stage.name), p.layout, p.stage)
+        self.blocks.append(Block(p.stage.name, "matrix", p.layout.tags([a.name for a in p.stage.axes]), p.stage.name, 1, reads=[o.name for o in p.operands.values() if o.kind == "staged"],
+                                 moves=self._moves(p.stage, bool), matrix=p.matrix, runs=(matrix.run_of_data(self.program, p.stage, p.matrix), matrix.run_of_output(self.program, p.stage, p.matrix))))
 
     @staticmethod
     def _conditional(p) -> bool:

@@ -15,7 +15,7 @@ from ..lang import access, expr as E
 from ..lang.count import BYTES, stage_flops
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
-from . import borders, dot
+from . import borders, dot, matrix
 from .layout import Layout
 
 
@@ -51,6 +51,7 @@ class StagePlan:
     layout: Layout
     operands: dict = field(default_factory=dict)
     dot: object = None  # the dot.Dot that one instruction computes
+    matrix: object = None  # the matrix.Product that it is computed as
     store: object = None  # the map stage (or None for a plain copy) that writes the output from this stage's tiles
     is_output: bool = False
     row: str | None = None  # the axis whose tiles leave out different terms and get code of their own
@@ -143,6 +144,9 @@ def make(program, choice: dict, lanes: int) -> Plan:
     packed, plans = {}, {}
     consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
     for stage in reversed(emitted):
+        if choice.get(f"{stage.name}.tensor"):
+            plans[stage.name] = as_matrices(program, stage, choice, store=store if stage is anchor else None, is_output=stage is anchor)
+            continue
         vec, width = _vector(program, stage, choice, plans, lanes)
         ext, sizes = access.extents(stage), (1, 1)
         product = dot.find(program, stage) if choice.get(f"{stage.name}.dot") else None
@@ -165,7 +169,9 @@ def make(program, choice: dict, lanes: int) -> Plan:
     for p in order:
         for load in p.stage.body.loads():
             k = key(load)
-            if k not in p.operands:
+            if p.matrix is not None:
+                packed |= {o.name: o for o in p.operands.values() if o.kind == "packed"}
+            elif k not in p.operands:
                 p.operands[k] = _operand(program, p, load, choice, consts, plans, len(p.operands))
                 if p.operands[k].kind == "packed":
                     packed[p.operands[k].name] = p.operands[k]
@@ -185,8 +191,21 @@ def make(program, choice: dict, lanes: int) -> Plan:
                 store_operands[key(load)] = packed[op.name] = op
             else:
                 store_operands[key(load)] = Operand(load, "stage" if program.stage(load.data[0]) else "raw")
-    turn = store_turn(program, plans[anchor.name], store_operands) if anchor is not None else None
+    turn = store_turn(program, plans[anchor.name], store_operands) if anchor is not None and plans[anchor.name].matrix is None else None
     return Plan(program, order, list(packed.values()), store_operands, output, turn)
+
+
+def as_matrices(program, stage, choice, **output) -> StagePlan:
+    """The plan of a stage that is computed as a product of matrices: its data staged, its weights packed as such."""
+    product = matrix.find(program, stage)
+    layouts = matrix.layouts(program, stage, product, matrix.Tile.of(choice[f"{stage.name}.tensor"]))
+    axes, extents = matrix.axes_of(product), access.extents(stage)
+    for names, layout in zip(axes, layouts):
+        extents |= dict(zip(names, layout.extents))
+    made = [Operand(load, kind, f"{stage.name}_{load.data[0]}", [("axis", a) for a in names], layout, dtype=product.dtype)
+            for load, kind, names, layout in zip((product.data, product.weight), ("staged", "packed"), axes, layouts)]
+    made[0].batch = 0 if product.batch else None
+    return StagePlan(stage, product.columns[-1], 1, extents, layouts[2], {key(o.load): o for o in made}, matrix=product, **output)
 
 
 @dataclass

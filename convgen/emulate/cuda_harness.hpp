@@ -528,7 +528,7 @@ EMULATED_VECTOR(longlong, long long)
 EMULATED_VECTOR(ulonglong, unsigned long long)
 #undef EMULATED_VECTOR
 
-// -- matrices of a warp: every thread holds, and computes, the whole one ---------------------------------------------------------------------------
+// -- matrices of a warp: its first lane holds, and computes, the whole one -------------------------------------------------------------------------
 namespace nvcuda::wmma {
 struct row_major {};
 struct col_major {};
@@ -536,28 +536,34 @@ struct matrix_a {};
 struct matrix_b {};
 struct accumulator {};
 enum layout_t { mem_row_major, mem_col_major };
+inline bool elsewhere() { return emulated::index_of(emulated::current) % 32; }
 template <class Use, int M, int N, int K, class T, class Layout = void> struct fragment {
   static constexpr int rows = std::is_same_v<Use, matrix_b> ? K : M, columns = std::is_same_v<Use, matrix_a> ? K : N;
   T at[rows][columns];
 };
 template <class F, class T> void fill_fragment(F& f, T v) {
+  if (elsewhere()) return;
   for (auto& row : f.at)
     for (auto& e : row) e = v;
 }
 template <class U, int M, int N, int K, class T, class L, class S> void load_matrix_sync(fragment<U, M, N, K, T, L>& f, const S* p, unsigned stride) {
+  if (elsewhere()) return;
   for (int i = 0; i < f.rows; i++)
     for (int j = 0; j < f.columns; j++) f.at[i][j] = std::is_same_v<L, col_major> ? p[j * stride + i] : p[i * stride + j];
 }
 template <int M, int N, int K, class T, class S> void load_matrix_sync(fragment<accumulator, M, N, K, T>& f, const S* p, unsigned stride, layout_t l) {
+  if (elsewhere()) return;
   for (int i = 0; i < M; i++)
     for (int j = 0; j < N; j++) f.at[i][j] = l == mem_col_major ? p[j * stride + i] : p[i * stride + j];
 }
 template <int M, int N, int K, class T, class S> void store_matrix_sync(S* p, const fragment<accumulator, M, N, K, T>& f, unsigned stride, layout_t l) {
+  if (elsewhere()) return;
   for (int i = 0; i < M; i++)
     for (int j = 0; j < N; j++) p[l == mem_col_major ? j * stride + i : i * stride + j] = f.at[i][j];
 }
 template <int M, int N, int K, class A, class B, class C, class LA, class LB>
 void mma_sync(fragment<accumulator, M, N, K, C>& d, const fragment<matrix_a, M, N, K, A, LA>& a, const fragment<matrix_b, M, N, K, B, LB>& b, const fragment<accumulator, M, N, K, C>& c) {
+  if (elsewhere()) return;
   for (int i = 0; i < M; i++)
     for (int j = 0; j < N; j++) {
       float sum = float(c.at[i][j]);

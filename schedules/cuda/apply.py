@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from tvm import s_tir
 
-from . import bind
+from convgen.emit.matrix import Tile
+
+from . import bind, tensor
 
 
 def apply(module, blocks, choice: dict, target: dict):
     """The scheduled module: every root nest bound to blockIdx and threadIdx. `blocks`: the lowering's Blocks in order."""
     sch = s_tir.Schedule(module)
     threads, done = choice["threads"], set()
+    for b in (b for b in blocks if b.kind == "matrix"):
+        copy, store = next(o for o in blocks if o.name in b.reads), next(o for o in blocks if o.kind == "store" and o.stage == b.stage)
+        tensor.product(sch, b, copy, store, Tile.of(choice[f"{b.stage}.tensor"]))
+        done |= {b.name, copy.name, store.name}
     for b in reversed(blocks):
         if b.name in done:
             continue
