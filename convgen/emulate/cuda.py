@@ -70,9 +70,9 @@ class SharedBuffer(Buffer):
 
     def _allocate(self, nbytes: int) -> np.ndarray:
         handle, self.path = tempfile.mkstemp(dir=self._folder)
-        self.whole = max(nbytes, mmap.PAGESIZE)
-        os.ftruncate(handle, self.whole)
-        self._map = mmap.mmap(handle, self.whole)
+        self.mapped = max(nbytes, mmap.PAGESIZE)
+        os.ftruncate(handle, self.mapped)
+        self._map = mmap.mmap(handle, self.mapped)
         os.close(handle)
         return np.frombuffer(self._map, np.uint8)
 
@@ -127,7 +127,7 @@ class EmulatedKernel:
 
     def _run(self, launches, buffers):
         names = list(buffers)
-        lines = [f"{self._seed} {len(names)}", *(f"{b.path} {b.offset} {b.nbytes} {b.whole}" for b in buffers.values()), str(len(launches))]
+        lines = [f"{self._seed} {len(names)}", *(f"{b.path} {b.offset} {b.nbytes} {b.mapped}" for b in buffers.values()), str(len(launches))]
         for launch in launches:
             grid, block = ([int(evaluate(n, self.dims)) for n in launch[key]] for key in ("grid", "block"))
             given = [f"n {evaluate(a['size'], self.dims)}" if isinstance(a, dict) else f"b {names.index(a)}" for a in launch["args"]]
