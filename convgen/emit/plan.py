@@ -255,9 +255,10 @@ def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
     last = layout.order[-1]
     inner, perm = operand.coords[last], spec.permutation(program.layout)
     row, lane = dim(inner), None if straight else dim(operand.coords[layout.split])
-    if row != perm[-1] or not straight and lane in (None, row):
-        return None
-    before, after = (value_of(v) for v in load.data[1].amounts[row]) if load.data[1] is not None else (0, 0)
+    padding = lambda d: [value_of(v) for v in load.data[1].amounts[d]] if load.data[1] is not None else [0, 0]
+    if row != perm[-1] or not straight and (lane in (None, row) or any(padding(lane))):
+        return None  # a vector is data or padding as a whole
+    before, after = padding(row)
     first = inner[2] if inner[0] == "dim" else 0
     turn = Turn((len(perm) - 1, None if straight else perm.index(lane)), (len(layout.order) - 1, None if straight else len(layout.order)), layout.extents[last], before - first, before - first + spec.shape[row])
     return None if turn.padded and not (before or after) else turn  # reads beyond the data without padding are clamped

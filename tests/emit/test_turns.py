@@ -76,6 +76,17 @@ def test_what_is_not_turned(kernels):
     assert turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nchw:residual") == ["sum_x1"]  # the residual lies in rows
 
 
+@pytest.mark.parametrize("id", ["depthwise_conv2d:n1,c6,h12,w17,k1x1;padding=3_1x1_3:f32.f32.f32:nhwc", "involution2d:n1,c6,g1,h12,w17,k1x1;padding=3_1x1_3:f32.f32.f32:nhwc"])
+def test_padding_within_a_vector(kernels, id):
+    """A window of one leaves the position whole, padding and all, as the vectors' axis: a vector is not padding as a whole."""
+    knobs = {"sum.vec": "p", "sum.store": "pass", "sum.copies": "root", "sum.padding": "stage"}
+    assert not scheduled(kernels, id, MACHINES["x86:avx2"], **knobs)[0]["sum_x1"]
+    w, machine = parse(id), MACHINES["x86:avx2"]
+    space = schedules.space(w.description, machine)
+    (answer,) = kernels.ask([job(w, machine, space.default() | knobs | {"sum.lanes": 8})])
+    assert not complaints(w, answer)
+
+
 def test_turned_kernels_are_right(kernels):
     machines = [m for m in MACHINES.values() if not missing(m["features"])]
     asked = []
