@@ -11,7 +11,7 @@ from .. import schedules
 from ..errors import EmitError
 from ..lang.count import BYTES
 from ..runtime.sizes import evaluate
-from . import device_math, launches, nvcc
+from . import device_math, launches, limits, nvcc
 
 
 MATH = device_math
@@ -34,6 +34,7 @@ def code(lowered, run, target: dict, program, planned: int, directory: str, symb
     config = {"tirx.disable_storage_rewrite": True} if any(b.matrix is not None for b in lowered.blocks) else {}
     device, text = _device(functions, target, config)
     for launch in launches.of(device):
+        limits.refuse(launch, target["limits"])
         found.setdefault(launch["symbol"].rpartition("_kernel")[0], []).append(launch)
     source = Path(directory, f"{symbol}.cu")
     source.write_text(_own(text))

@@ -1,4 +1,4 @@
-"""Functions of device code as calls, and their text in CUDA C: the polynomials of vector_math, float32 operations that are rounded at once, and comparisons."""
+"""Functions of device code as calls, and their text in CUDA C: the polynomials of vector_math with its errors, float32 operations that are rounded at once, and comparisons."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ static __device__ __forceinline__ float convgen_tanh(float x) {
 
 static __device__ __forceinline__ float convgen_erf(float x) {
   float size = fabsf(x), s = x * x, t = min(4.0f, size);
-  float small = x * (((((-5.96761703e-4f * s + 4.99119423e-3f) * s - 2.67681349e-2f) * s + 1.12819925e-1f) * s - 3.76125336e-1f) * s + 1.28379166e-1f) + x;
-  float p = (((((-1.72853470e-5f * t + 3.83197126e-4f) * t - 3.88396438e-3f) * t + 2.42546219e-2f) * t - 1.06777877e-1f) * t - 6.34846687e-1f) * t - 1.28717512e-1f;
-  float large = 1.0f - convgen_exp(t * p - t);
+  float small = fmaf(fmaf(fmaf(fmaf(fmaf(fmaf(-5.96761703e-4f, s, 4.99119423e-3f), s, -2.67681349e-2f), s, 1.12819925e-1f), s, -3.76125336e-1f), s, 1.28379166e-1f), x, x);
+  float p = fmaf(fmaf(fmaf(fmaf(fmaf(fmaf(-1.72853470e-5f, t, 3.83197126e-4f), t, -3.88396438e-3f), t, 2.42546219e-2f), t, -1.06777877e-1f), t, -6.34846687e-1f), t, -1.28717512e-1f);
+  float large = 1.0f - convgen_exp(fmaf(t, p, -t));
   return size > 0.927734375f ? (x < 0.0f ? -large : large) : small;
 }
 

@@ -1,1 +1,15 @@
 """Kernels of targets that are not here, run for correctness only. Knows kernel entries, no operators; its times mean nothing."""
+
+from __future__ import annotations
+
+import importlib
+
+FAMILIES = ("cuda",)
+
+
+def opener(entry: dict, directory, target: dict):
+    """A function from a workload's dims to its kernel, with the interface of `convgen.tune.kernel.NativeKernel`, that runs an entry of a family in FAMILIES.
+
+    `directory` holds the entry's files and gets what the emulation compiles. Raises WorkerError where a compiler is missing or refuses.
+    """
+    return importlib.import_module(f"{__name__}.{target['family']}").opener(entry, directory, target)

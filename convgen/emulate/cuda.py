@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -51,6 +52,7 @@ def build(source: Path, target: Path, arch: str = "sm_90", sanitizer: str | None
     cpp = target.with_suffix(".cpp")
     cpp.write_text(translate(Path(source).read_text()))
     flags = SANITIZERS[sanitizer] if sanitizer else ["-ftrivial-auto-var-init=pattern"]
+    flags = [*flags, "-fsanitize=alignment,bounds", "-fsanitize-undefined-trap-on-error"]  # vectors at odd places, registers that do not exist
     # contracted as nvcc does, so that what must be rounded at once is seen to be; aliasing as nvcc's vector accesses need it
     command = [found, "-std=c++20", "-O1", "-march=native", "-ffp-contract=fast", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w", f"-D__CUDA_ARCH__={arch.removeprefix('sm_')}0", *flags,
                f"-I{_HARNESS.parent}", "-o", str(target), str(cpp)]
@@ -59,6 +61,13 @@ def build(source: Path, target: Path, arch: str = "sm_90", sanitizer: str | None
         lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip()]
         raise WorkerError("compile_error", f"g++ refuses the emulated kernel: {lines[0][:300]}")
     return target
+
+
+def opener(entry: dict, directory, target: dict, sanitizer: str | None = None):
+    """See `convgen.emulate.opener`."""
+    source = Path(directory, entry["source"])
+    program = build(source, source.with_suffix(""), target["isa"], sanitizer)
+    return lambda dims: EmulatedKernel(program, entry, dims)
 
 
 class SharedBuffer(Buffer):
@@ -140,4 +149,10 @@ class EmulatedKernel:
             kind, _, message = done.stderr.strip().splitlines()[-1].partition(": ")
             raise WorkerError(kind, message)
         if done.returncode:
-            raise WorkerError("crash", f"the emulated kernel ended with code {done.returncode}: {' '.join(done.stderr.split())[:600]}")
+            raise WorkerError("crash", f"the emulated kernel {_end(done.returncode)}: {' '.join(done.stderr.split())[:600]}")
+
+
+def _end(code: int) -> str:
+    if code == -signal.SIGILL:
+        return "stopped at an element beside an array, or at a vector that is not aligned"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

@@ -74,47 +74,68 @@ inline size_t shared_used, slot_at[SLOTS], slot_bytes[SLOTS], dynamic_bytes;
 constexpr size_t SHARED = 512 << 10;
 constexpr unsigned char CANARY = 0xA5;
 
-// A thread's stack: with the sanitizers' consent.
-inline void switch_to(ucontext_t* from, ucontext_t* to, Thread* next) {
+// The sanitizers are told of every change of stack. ThreadSanitizer learns that switching orders nothing: only barriers do.
 #if defined(__SANITIZE_ADDRESS__)
-  static thread_local const void* bottom;
-  static thread_local size_t size;
-  void* fake = nullptr;
-  __sanitizer_start_switch_fiber(&fake, next ? next->stack : bottom, next ? STACK : size);
-  swapcontext(from, to);
-  const void* old;
-  size_t old_size;
-  __sanitizer_finish_switch_fiber(fake, &old, &old_size);
-  if (!current) return;
-  if (!bottom) bottom = old, size = old_size;
+inline const void* home;
+inline size_t home_bytes;
+inline void leave(void** kept, const void* stack, size_t bytes) { __sanitizer_start_switch_fiber(kept, stack, bytes); }
+inline void arrive(void* kept, const void** from, size_t* bytes) { __sanitizer_finish_switch_fiber(kept, from, bytes); }
+inline void poison(void* p, size_t n) { __asan_poison_memory_region(p, n); }
+inline void unpoison(void* p, size_t n) { __asan_unpoison_memory_region(p, n); }
 #else
+inline const void* home;
+inline size_t home_bytes;
+inline void leave(void**, const void*, size_t) {}
+inline void arrive(void*, const void**, size_t*) {}
+inline void poison(void*, size_t) {}
+inline void unpoison(void*, size_t) {}
+#endif
 #if defined(__SANITIZE_THREAD__)
-  static void* main_fiber = __tsan_get_current_fiber();
-  __tsan_switch_to_fiber(next ? next->fiber : main_fiber, 1);  // 1: switching orders nothing, only barriers do
+#define EMULATED_QUIET __attribute__((no_sanitize("thread"), noinline))  // the machine's own state is not the kernel's
+inline void* new_fiber() { return __tsan_create_fiber(0); }
+inline void enter_fiber(void* f) { __tsan_switch_to_fiber(f, 1); }
+inline void* this_fiber() { return __tsan_get_current_fiber(); }
+inline void release(void* p) { __tsan_release(p); }
+inline void acquire(void* p) { __tsan_acquire(p); }
+#else
+#define EMULATED_QUIET inline
+inline void* new_fiber() { return nullptr; }
+inline void enter_fiber(void*) {}
+inline void* this_fiber() { return nullptr; }
+inline void release(void*) {}
+inline void acquire(void*) {}
 #endif
-  swapcontext(from, to);
-#endif
-}
+inline void* home_fiber;
+inline char barrier_of_block, barrier_of_warp[MOST / 32], launch_begin, launch_end;
 
-inline void wait(State state, int line, unsigned mask) {
+EMULATED_QUIET void wait(State state, int line, unsigned mask) {
   Thread* self = current;
   self->state = state;
   self->line = line;
   self->mask = mask;
-  switch_to(&self->context, &scheduler, nullptr);
+  void* kept;
+  leave(&kept, home, home_bytes);
+  enter_fiber(home_fiber);
+  swapcontext(&self->context, &scheduler);
+  arrive(kept, &home, &home_bytes);
 }
 
-inline int index_of(const Thread* t) { return int(t->at.x + extent_of_block.x * (t->at.y + extent_of_block.y * t->at.z)); }
+EMULATED_QUIET void resume(Thread* t) {
+  t->state = running;
+  current = t;
+  void* kept;
+  leave(&kept, t->stack, STACK);
+  home_fiber = this_fiber();
+  enter_fiber(t->fiber);
+  swapcontext(&scheduler, &t->context);
+  arrive(kept, nullptr, nullptr);
+}
 
-#if defined(__SANITIZE_THREAD__)
-inline char barrier_of_block, barrier_of_warp[MOST / 32], launch_order;
-inline void release(void* p) { __tsan_release(p); }
-inline void acquire(void* p) { __tsan_acquire(p); }
-#else
-inline char barrier_of_block, barrier_of_warp[MOST / 32], launch_order;
-inline void release(void*) {}
-inline void acquire(void*) {}
-#endif
+EMULATED_QUIET int index_here() { return int(current->at.x + extent_of_block.x * (current->at.y + extent_of_block.y * current->at.z)); }
+EMULATED_QUIET Place thread_here() { return current->at; }
+EMULATED_QUIET Place block_here() { return block_of_grid; }
+EMULATED_QUIET Place block_extent() { return extent_of_block; }
+EMULATED_QUIET Place grid_extent() { return extent_of_grid; }
 
 inline void block_barrier(int line) {
   release(&barrier_of_block);
@@ -123,52 +144,52 @@ inline void block_barrier(int line) {
 }
 
 inline void warp_barrier(int line, unsigned mask) {
-  char* place = &barrier_of_warp[index_of(current) / 32];
+  char* place = &barrier_of_warp[index_here() / 32];
   release(place);
   wait(at_warp, line, mask);
   acquire(place);
 }
 
+EMULATED_QUIET void run_body() { body(arguments); }
+
 inline void entry() {
+  arrive(nullptr, &home, &home_bytes);
   for (;;) {
-    acquire(&launch_order);
-    body(arguments);
-    release(&launch_order);
+    acquire(&launch_begin);
+    run_body();
+    release(&launch_end);
     wait(ended, 0, 0);
   }
 }
 
+// Not memset: that would be an access that the sanitizers see.
+EMULATED_QUIET void fill(char* p, unsigned char byte, size_t n) {
+  for (volatile char* at = p; n--;) *at++ = char(byte);
+}
+
 // Array number `slot` of shared memory; its place is known after the first call.
-inline void* shared_array(int slot, size_t bytes) {
+EMULATED_QUIET void* shared_array(int slot, size_t bytes) {
   if (!slot_bytes[slot]) {
     slot_at[slot] = shared_used + GUARD;
     slot_bytes[slot] = bytes;
     shared_used = (slot_at[slot] + bytes + GUARD + 63) / 64 * 64;
     if (shared_used > SHARED) fail("crash", "%zu bytes of shared memory", shared_used);
-    memset(shared + slot_at[slot], 0xFF, bytes);
-#if defined(__SANITIZE_ADDRESS__)
-    __asan_unpoison_memory_region(shared + slot_at[slot], bytes);
-#endif
+    unpoison(shared + slot_at[slot], bytes);
+    fill(shared + slot_at[slot], 0xFF, bytes);
   }
   return shared + slot_at[slot];
 }
 
-inline void fresh_shared() {
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(shared, SHARED);
-#endif
-  memset(shared, CANARY, shared_used ? shared_used : SHARED);
+EMULATED_QUIET void fresh_shared() {
+  unpoison(shared, SHARED);
+  fill(shared, CANARY, shared_used ? shared_used : SHARED);
   shared_used = 0;
   memset(slot_bytes, 0, sizeof slot_bytes);
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_poison_memory_region(shared, SHARED);
-#endif
+  poison(shared, SHARED);
 }
 
-inline void check_shared() {
-#if defined(__SANITIZE_ADDRESS__)
-  __asan_unpoison_memory_region(shared, SHARED);
-#endif
+EMULATED_QUIET void check_shared() {
+  unpoison(shared, SHARED);
   for (int s = 0; s < SLOTS; s++)
     for (size_t i = 0; slot_bytes[s] && i < GUARD; i++)
       if ((unsigned char)shared[slot_at[s] - 1 - i] != CANARY || (unsigned char)shared[slot_at[s] + slot_bytes[s] + i] != CANARY)
@@ -188,23 +209,14 @@ inline void order(int* out, int n, unsigned seed) {
     for (int i = n - 1; i > 0; i--) std::swap(out[i], out[random_below(i + 1)]);
 }
 
-inline void start(int i) {
-  Thread& t = threads[i];
+inline void start(Thread& t) {
+  if (!t.stack) t.stack = (char*)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (!t.fiber) t.fiber = new_fiber();
   getcontext(&t.context);
   t.context.uc_stack.ss_sp = t.stack;
   t.context.uc_stack.ss_size = STACK;
   t.context.uc_link = nullptr;
   makecontext(&t.context, entry, 0);
-#if defined(__SANITIZE_THREAD__)
-  if (!t.fiber) t.fiber = __tsan_create_fiber(0);
-#endif
-}
-
-inline void resume(Thread* t) {
-  t->state = running;
-  current = t;
-  switch_to(&scheduler, &t->context, t);
-  current = nullptr;
 }
 
 // Threads of one block until all have ended, one barrier to the next. All of a block must meet at the same barrier, all of a warp's mask at the same exchange.
@@ -269,11 +281,8 @@ inline void launch(Body f, bool waits, Place grid, Place block, size_t dynamic, 
   waits = true;  // every thread needs a history of its own
 #endif
   random_state = seed;
-  for (int i = 0; waits && i < count; i++) {
-    if (!threads[i].stack) threads[i].stack = (char*)mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    start(i);
-  }
-  release(&launch_order);
+  for (int i = 0; waits && i < count; i++) start(threads[i]);
+  release(&launch_begin);
   unsigned blocks = grid.x * grid.y * grid.z;
   int* turn = (int*)malloc(sizeof(int) * count);
   int* places = (int*)malloc(sizeof(int) * blocks);
@@ -286,7 +295,7 @@ inline void launch(Body f, bool waits, Place grid, Place block, size_t dynamic, 
     waits ? run_block(turn, b * 37 % count) : run_alone(turn);
     check_shared();
   }
-  acquire(&launch_order);
+  acquire(&launch_end);
   free(turn);
   free(places);
 }
@@ -321,7 +330,7 @@ inline int serve(const Kernel* kernels, int known) {
 #if defined(__SANITIZE_ADDRESS__)
     own[i] = (char*)aligned_alloc(64, (sizes[i] + 63) / 64 * 64);  // the redzone of a block of memory
     memcpy(own[i], base[i], sizes[i]);
-    __asan_poison_memory_region(own[i] + sizes[i], (64 - sizes[i] % 64) % 64);
+    poison(own[i] + sizes[i], (64 - sizes[i] % 64) % 64);
 #endif
   }
   if (scanf("%d", &launches) != 1) fail("invalid", "no launches");
@@ -354,10 +363,10 @@ inline int serve(const Kernel* kernels, int known) {
 
 }  // namespace emulated
 
-#define threadIdx (emulated::current->at)
-#define blockIdx (emulated::block_of_grid)
-#define blockDim (emulated::extent_of_block)
-#define gridDim (emulated::extent_of_grid)
+#define threadIdx emulated::thread_here()
+#define blockIdx emulated::block_here()
+#define blockDim emulated::block_extent()
+#define gridDim emulated::grid_extent()
 #define warpSize 32
 #define __syncthreads() emulated::block_barrier(__LINE__)
 #define __syncwarp(...) emulated::warp_barrier(__LINE__, ~0u)
@@ -369,7 +378,7 @@ inline int serve(const Kernel* kernels, int known) {
 namespace emulated {
 template <class T> T exchange(int line, unsigned mask, T value, auto source) {
   static_assert(sizeof(T) <= 16);
-  int self = index_of(current);
+  int self = index_here();
   memcpy(lane_values[self], &value, sizeof(T));
   warp_barrier(line, mask);
   int lane = source(self % 32), other = self / 32 * 32 + lane;
@@ -536,7 +545,7 @@ struct matrix_a {};
 struct matrix_b {};
 struct accumulator {};
 enum layout_t { mem_row_major, mem_col_major };
-inline bool elsewhere() { return emulated::index_of(emulated::current) % 32; }
+inline bool elsewhere() { return emulated::index_here() % 32; }
 template <class Use, int M, int N, int K, class T, class Layout = void> struct fragment {
   static constexpr int rows = std::is_same_v<Use, matrix_b> ? K : M, columns = std::is_same_v<Use, matrix_a> ? K : N;
   T at[rows][columns];

@@ -1,12 +1,15 @@
 """`convgen check`, and the random shapes it tries."""
 
+import importlib.util
 import json
+import shutil
 import textwrap
 
 import pytest
 
 import convgen
 from convgen import shapes
+from convgen.emit import nvcc
 from convgen.errors import ArgumentError
 
 pytest.importorskip("torch")
@@ -40,6 +43,13 @@ def test_a_wrong_description_is_found(run, tmp_path):
 def test_an_operator_without_baseline(run, own):
     result = run("check", own, "--no-kernel", "--shapes", "1")
     assert result.code == 0 and "n/a, no baseline is declared" in result.out
+
+
+def test_kernels_of_a_gpu_are_emulated(run):
+    if shutil.which("g++") is None or nvcc.find() is None or importlib.util.find_spec("tvm") is None:
+        pytest.skip("needs g++, nvcc and the compiler")
+    result = run("check", "conv1d", "--target", "cuda:sm_86", "--shapes", "1")
+    assert result.code == 0 and "kernel against oracle: right (" in result.out and "emulated)" in result.out
 
 
 @pytest.mark.parametrize("name", convgen.operators())

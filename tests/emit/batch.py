@@ -15,6 +15,7 @@ _shims, _loaded = [], []
 
 def built(description, target, choice, folder):
     """(kernel entry, function from dims to its kernel, seconds of compiling)."""
+    from convgen import emulate
     from convgen.emit import build_kernel
 
     if not _loaded:
@@ -23,10 +24,10 @@ def built(description, target, choice, folder):
     begun = time.perf_counter()
     entry = build_kernel(description, target, choice, folder, "cg_test")
     seconds = time.perf_counter() - begun
-    return entry, _OPENERS.get(target["family"], linked)(entry, target, folder), seconds
+    return entry, (emulate.opener if target["family"] in emulate.FAMILIES else linked)(entry, folder, target), seconds
 
 
-def linked(entry, target, folder):
+def linked(entry, folder, target):
     """How to open a kernel for the processor."""
     from convgen.export.link import compile_shim, link_objects
     from convgen.tune.kernel import NativeKernel
@@ -37,17 +38,6 @@ def linked(entry, target, folder):
     path = Path(folder, "kernel.so")
     link_objects([Path(folder, entry["object"])], path)
     return lambda dims: NativeKernel(str(path), entry, dims, _shims[0])
-
-
-def emulated_cuda(entry, target, folder):
-    """How to open a kernel for a GPU, run from its source."""
-    from convgen.emulate import cuda
-
-    program = cuda.build(Path(folder, entry["source"]), Path(folder, "kernel"), target["isa"])
-    return lambda dims: cuda.EmulatedKernel(program, entry, dims)
-
-
-_OPENERS = {"cuda": emulated_cuda}  # family → opener, for kernels that cannot run as they are
 
 
 def check(description, target, choice=None, others=(), thorough=True):
@@ -66,6 +56,14 @@ def check(description, target, choice=None, others=(), thorough=True):
         for d in [description, *others]:
             verdicts.append(verify(kernel(d["dims"]), CaseBook(Program.from_json(d)), thorough).to_json())
         return {"verdicts": verdicts, "seconds": seconds, "digest": digest, "entry": entry}
+
+
+def source(description, target):
+    """The source of the default kernel."""
+    from convgen.emit import build_kernel
+
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(folder, build_kernel(description, target, None, folder, "cg_test")["source"]).read_text()
 
 
 def run(description, target, tensors):
@@ -138,5 +136,27 @@ def functions(names, values):
     return found
 
 
+def device_functions(names, values):
+    """The same by the functions of CUDA sources, emulated."""
+    from convgen.emit.device_math import TEXT
+    from convgen.emulate import cuda
+
+    argument = lambda name: {"name": name, "kind": "input", "shape": [len(values)], "dtype": "float32"}
+    kernel = 'extern "C" __global__ void __launch_bounds__(256) {0}_of(float* __restrict__ out, float* __restrict__ x, int n) {{\n  int i = blockIdx.x * 256 + threadIdx.x;\n  if (i < n) out[i] = convgen_{0}(x[i]);\n}}\n'
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "functions.cu")
+        source.write_text(TEXT + "".join(map(kernel.format, names)))
+        program = cuda.build(source, Path(folder, "functions"))
+        for name in names:
+            launch = {"symbol": f"{name}_of", "args": ["out", "x", {"size": "n"}], "grid": [-(-len(values) // 256), 1, 1], "block": [256, 1, 1], "shared": 0}
+            one = cuda.EmulatedKernel(program, {"launches": [launch], "temporaries": [], "prepare": None}, {"n": len(values)})
+            buffers = one.buffers([argument("out"), argument("x")])
+            buffers["x"].array[:] = values
+            one.caller(buffers)()
+            found[name] = buffers["out"].array.tolist()
+    return found
+
+
 if __name__ == "__main__":
-    serve({"check": check, "run": run, "scheduled": scheduled, "plain": plain, "functions": functions}, default_kind="compile_error")
+    serve({"check": check, "source": source, "run": run, "scheduled": scheduled, "plain": plain, "functions": functions, "device_functions": device_functions}, default_kind="compile_error")

@@ -1,19 +1,20 @@
 """Every operator's CUDA kernels: accepted by nvcc, and run from the same source on the processor, right by the float64 oracle."""
 
+import math
 import random
 import shutil
 
 import pytest
 
 from convgen import schedules
-from convgen.emit import nvcc
+from convgen.emit import limits, nvcc
+from convgen.errors import EmitError
 from convgen.ops import table
 from tests.emit.kernels import complaints, job, target
 from tests.emit.workloads import HARD, workload
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="emulating CUDA kernels needs g++")
-needs_nvcc = pytest.mark.skipif(nvcc.find() is None, reason="needs nvcc of the CUDA toolkit")
 
 
 def gpu(arch="sm_90", compiled=False):
@@ -55,3 +56,40 @@ def test_any_batch(kernels, name):
     (answer,) = kernels.ask([job(w, gpu(), others=others)])
     assert not complaints(w, answer) and len(answer["verdicts"]) == 4
     assert any("N" in launch["grid"] for launch in answer["entry"]["launches"])
+
+
+def test_entries_are_complete(kernels):
+    """What a launcher needs: every argument is given, every temporary is written before it is read, every kernel has its code's facts."""
+    if nvcc.find() is None:
+        pytest.skip("needs nvcc of the CUDA toolkit")
+    w = workload("dynamic_conv1d", HARD["dynamic_conv1d"][0])
+    (answer,) = kernels.ask([job(w, gpu(compiled=True))])
+    entry = answer["entry"]
+    temporaries = {t["name"] for t in entry["temporaries"]}
+    assert temporaries and not temporaries & {a["name"] for a in entry["args"]}
+    given = {a["name"] for a in entry["args"]} | temporaries
+    assert all(set(l["args"]) <= given and l["registers"] > 0 and l["spills"] == 0 for l in entry["launches"])
+    assert temporaries <= {name for l in entry["launches"] for name in l["args"]} and (entry["source"], entry["object"]) == ("cg_test.cu", "cg_test.cubin")
+    assert entry["workspace"] >= 4 * max(math.prod(t["shape"]) for t in entry["temporaries"])
+
+
+def test_same_description_and_choice_same_bytes(kernels):
+    for compiled in (False, *([True] if nvcc.find() else [])):
+        w = workload("separable_block2d", HARD["separable_block2d"][0])
+        first, second = kernels.ask([job(w, gpu(compiled=compiled))] * 2)
+        assert first["digest"] == second["digest"]
+
+
+def test_integer_kernels_are_rounded_step_by_step(kernels):
+    """nvcc would contract a scale and a shift; the values are defined without."""
+    (answer,) = kernels.ask([{"cmd": "source", "description": workload("quantized_conv2d", HARD["quantized_conv2d"][0]).description, "target": gpu()}])
+    assert "__fmul_rn(" in answer and "__expf" not in answer
+
+
+@pytest.mark.parametrize("launch, said", [
+    ({"grid": [1, 1, 1], "block": [32, 33, 1], "shared": 0}, "a block takes at most 1024 threads, got 1056"), ({"grid": [1, 70000, 1], "block": [32, 1, 1], "shared": 0}, "at most 65535 blocks along y, got 70000"),
+    ({"grid": ["N", "N", 1], "block": [32, 1, 1], "shared": 240 << 10}, "at most 232448 bytes of shared memory, got 245760"),
+])
+def test_launches_that_no_gpu_takes_are_refused(launch, said):
+    with pytest.raises(EmitError, match=f"k: .*{said}"):
+        limits.refuse({"symbol": "k"} | launch, gpu()["limits"])

@@ -1,6 +1,7 @@
-"""Vector functions against float64 over their whole range."""
+"""Vector functions, and those of device code, against float64 over their whole range."""
 
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ def arguments():
     return np.concatenate([*dense, sizes, SPECIAL]).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def found(kernels, arguments):
-    (answer,) = kernels.ask([{"cmd": "functions", "names": list(REFERENCE), "values": arguments.tolist()}])
+@pytest.fixture(scope="module", params=["functions", "device_functions"])
+def found(kernels, arguments, request):
+    if request.param == "device_functions" and shutil.which("g++") is None:
+        pytest.skip("emulating CUDA kernels needs g++")
+    (answer,) = kernels.ask([{"cmd": request.param, "names": list(REFERENCE), "values": arguments.tolist()}])
     return {name: np.array(values) for name, values in answer.items()}
 
 
