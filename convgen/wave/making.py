@@ -113,8 +113,7 @@ class _Packing:
         sizes = {t.name: int(np.prod(t.shape, dtype=np.int64)) * np.dtype(RAW[t.dtype]).itemsize for t in (*program.tensors, program.output)}
         return {"id": task.workload.id, "description": task.description, "count": task.count, "flops": task.workload.flops, "bytes": task.workload.bytes,
                 "bytes_compared": sum(sizes.values()) * len(cases), "cases": cases, "failed": failed, "torch": _plain_form(task.workload),
-                "tensors": {t.name: {"dtype": t.dtype, "perm": list(t.permutation(program.layout)), "shape": [t.shape[d] for d in t.permutation(program.layout)]}
-                            for t in program.tensors}}
+                "tensors": {t.name: _memory(program, t) for t in program.tensors}, "output": _memory(program, program.output)}
 
     def write(self, path) -> str:
         """The finished bundle's id."""
@@ -124,6 +123,12 @@ class _Packing:
             manifest["runtime"] = "code/runtime.z"
             self.files["code/runtime.z"] = _runtime()
         return bundle.write(path, manifest, self.files)
+
+
+def _memory(program, tensor) -> dict:
+    """How a tensor lies in memory: the order of its dims, and its shape in that order."""
+    order = tensor.permutation(program.layout)
+    return {"dtype": tensor.dtype, "perm": list(order), "shape": [tensor.shape[d] for d in order]}
 
 
 def _program(task: Task):
@@ -175,15 +180,17 @@ def _role(task: Task, choice: dict) -> str:
 
 def candidate(entry: dict, dims: dict) -> dict:
     """What the device's script needs of a kernel entry, with every size worked out."""
-    prepare = entry.get("prepare") or {}
-    arguments = [*prepare.get("args", []), *entry["args"]]
-    spare = [{**t, "kind": "temporary", "perm": None} for t in (*prepare.get("temporaries", []), *entry.get("temporaries", []))]
-    buffers = {a["name"]: _buffer(a, dims) for a in [*arguments, *spare]}
-    if "launches" in entry:
-        return {"buffers": buffers, "launches": [_launch(l, dims) for l in entry["launches"]],
-                "prepare_launches": [_launch(l, dims) for l in prepare.get("launches", [])]}
-    function = lambda e: {"symbol": e["symbol"], "args": [a["name"] for a in e["args"]]}  # noqa: E731
-    return {"buffers": buffers, "run": function(entry), "prepare": function(prepare) if prepare else None}
+    prepare = entry.get("prepare") or {"args": []}
+    buffers = {a["name"]: _buffer(a, dims) for a in [*prepare["args"], *entry["args"]]}
+    if "launches" not in entry:
+        function = lambda e: {"symbol": e["symbol"], "args": [a["name"] for a in e["args"]]}  # noqa: E731
+        return {"buffers": buffers, "run": function(entry), "prepare": function(prepare) if prepare["args"] else None}
+    parts = {}
+    for name, part in (("launches", entry), ("prepare_launches", prepare)):
+        own = {t["name"]: f"{name}/{t['name']}" for t in part.get("temporaries", [])}  # both parts may use a name for different memory
+        buffers |= {own[t["name"]]: _buffer({**t, "kind": "temporary"}, dims) for t in part.get("temporaries", [])}
+        parts[name] = [_launch(launch, own, dims) for launch in part.get("launches", [])]
+    return {"buffers": buffers, **parts}
 
 
 def _buffer(argument: dict, dims: dict) -> dict:
@@ -193,8 +200,8 @@ def _buffer(argument: dict, dims: dict) -> dict:
             "nbytes": int(np.prod(shape, dtype=np.int64)) * np.dtype(RAW[argument["dtype"]]).itemsize}
 
 
-def _launch(launch: dict, dims: dict) -> dict:
-    arguments = [{"value": int(evaluate(a["size"], dims))} if isinstance(a, dict) else a for a in launch["args"]]
+def _launch(launch: dict, own: dict, dims: dict) -> dict:
+    arguments = [{"value": int(evaluate(a["size"], dims))} if isinstance(a, dict) else own.get(a, a) for a in launch["args"]]
     return {"symbol": launch["symbol"], "args": arguments, "grid": [int(evaluate(g, dims)) for g in launch["grid"]],
             "block": [int(b) for b in launch["block"]], "shared": int(launch["shared"])}
 

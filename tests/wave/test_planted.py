@@ -1,9 +1,11 @@
 """Whatever a candidate does, it costs one line; and whatever happens to the run or its file, what was measured counts once."""
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -204,3 +206,14 @@ def test_bundles_replace_waves_only(tmp_path):
     assert (tmp_path / "wave.old").is_dir()
     with pytest.raises(TuneError, match="at least 2 candidates"):
         make(parse(ID), tmp_path / "x", target(), count=1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+def test_torch_races_where_it_is_installed(tmp_path):
+    made, wave = wave_of(tmp_path, ["right"] * 2)
+    done = subprocess.run([sys.executable, str(wave / "run.py"), "--budget", "0.01", "--final", "0.05"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    line, = lines_of(wave, "torch")
+    assert line["names"] == ["ours", "eager", "eager channels_last"] and not line["errors"] and len(line["least"]) == 3 and max(line["ratios"].values()) < 1
+    row = absorb(result_of(wave), logs=tmp_path / "records").tuned.rows[0]
+    assert row.baseline_ratio == pytest.approx(min(map(min, line["least"][1:])) / row.record["min_us"])

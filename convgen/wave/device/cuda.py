@@ -102,7 +102,7 @@ class Launch:
     def __init__(self, device, module, facts: dict, buffers: dict):
         self._cu = device.cu
         self.function = device.cu.handle("cuModuleGetFunction", module, facts["symbol"].encode())
-        if facts["shared"] > 48 << 10:
+        if facts["shared"]:  # without this, static and dynamic memory together end at 48 KiB
             device.cu("cuFuncSetAttribute", self.function, ctypes.c_int(_DYNAMIC_SHARED), ctypes.c_int(facts["shared"]))
         self._values = [ctypes.c_int32(a["value"]) if isinstance(a, dict) else POINTER(buffers[a].address) for a in facts["args"]]
         self._packed = (HANDLE * max(1, len(self._values)))(*[ctypes.addressof(v) for v in self._values])

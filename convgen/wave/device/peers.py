@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-import time
 
+from ...tune.timing import sample
 from .work import Trial, Wave, interleaved, middle
 
 
@@ -22,10 +23,8 @@ def tensors_of(torch, trial: Trial, device: str) -> dict:
     case = trial.cases("F")[0]
     data = trial.wave.inputs(trial.candidate["workload"], case)
     found = {}
-    for name in trial.sources:
-        facts = trial.candidate["buffers"][name]
-        flat = torch.frombuffer(bytearray(data[name]), dtype=getattr(torch, facts["dtype"]))
-        order = facts["perm"] or list(range(len(facts["shape"])))
+    for name, facts in trial.workload["tensors"].items():
+        flat, order = torch.frombuffer(bytearray(data[name]), dtype=getattr(torch, facts["dtype"])), facts["perm"]
         found[name] = flat.reshape(facts["shape"]).permute([order.index(d) for d in range(len(order))]).to(device)
     return found
 
@@ -45,6 +44,13 @@ def formulation(torch, facts: dict, tensors: dict):
     return call
 
 
+def judged(torch, trial: Trial, y) -> float:
+    """Relative L2 error of a contestant's result over the bound that candidates of the norm oracle have."""
+    y = y.permute(trial.workload["output"]["perm"]).contiguous().cpu()
+    data = ctypes.string_at(y.data_ptr(), y.numel() * y.element_size())
+    return trial.wave.reference(trial.cases("F")[0]).compare(data, True)[0]
+
+
 def contestants(torch, facts: dict, tensors: dict, cuda: bool) -> dict:
     """{name: (call, settings)}: eager as given, in the other memory format, with and without TF32."""
     formats = {"": lambda t: t, "channels_last": lambda t: t.to(memory_format=torch.channels_last) if t.ndim == 4 else t}
@@ -58,7 +64,10 @@ def contestants(torch, facts: dict, tensors: dict, cuda: bool) -> dict:
 
 
 def race_torch(device, wave: Wave, identities: list, budget: float, rounds: int) -> dict:
-    """Ours (the first id) against PyTorch, interleaved; None where there is no torch. Raises Trouble."""
+    """Ours (the first id) against PyTorch, interleaved; {"skipped": why} where there is nothing to race.
+
+    `ratios` says how far each contestant's result is from the reference (as `judged`); one that computes something else, or fails, stands in `errors`.
+    """
     torch = torch_of()
     trial = Trial(device, wave, wave.candidates[identities[0]])
     facts = trial.workload["torch"]
@@ -74,18 +83,21 @@ def race_torch(device, wave: Wave, identities: list, budget: float, rounds: int)
     with torch.inference_mode():
         tensors = tensors_of(torch, trial, "cuda" if cuda else "cpu")
         field = contestants(torch, facts, tensors, cuda)
-        names, calls, takes, errors = ["ours"], [trial.ready()], [device.take or host_time], {}
+        names, calls, takes, errors, ratios = ["ours"], [trial.ready()], [device.take or sample], {}, {}
         for name, (call, tf32) in field.items():
+            setting = switch(torch, call, tf32)
             try:
-                setting = switch(torch, call, tf32)
-                setting()
-                names.append(name)
-                calls.append(setting)
-                takes.append(card_time(torch) if cuda else host_time)
+                ratios[name] = round(judged(torch, trial, setting()), 4)
+                if ratios[name] > 1 and not tf32:
+                    raise RuntimeError("its result is wrong by %.3g times the bound" % ratios[name])
             except RuntimeError as error:  # a contestant that fails is reported, not dropped
                 errors[name] = str(error).splitlines()[0]
+                continue
+            names.append(name)
+            calls.append(setting)
+            takes.append(card_time(torch) if cuda else sample)
         rows = interleaved(calls, takes, budget, rounds)
-    return {"names": names, **rows, "errors": errors, "torch": torch.__version__, "median_us": [middle(row) for row in rows["median"]]}
+    return {"names": names, **rows, "errors": errors, "ratios": ratios, "torch": torch.__version__, "median_us": [middle(row) for row in rows["median"]]}
 
 
 def switch(torch, call, tf32: bool):
@@ -112,11 +124,3 @@ def card_time(torch):
         return begin.elapsed_time(end) * 1e-3 / calls
 
     return take
-
-
-def host_time(call, calls, before=None):
-    """Seconds per call by this machine's clock."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        call()
-    return (time.perf_counter() - start) / calls
