@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-FAMILIES = ("x86", "cuda")
+FAMILIES = ("x86", "arm", "cuda")
 
 
 def _family(target: dict):

@@ -88,7 +88,8 @@ def measured(library: str, loop: str, workload: str, reference: str | None = Non
 
     import convgen
 
-    from ..runtime.manifest import SHIM
+    from ..runtime.cpu import family
+    from ..runtime.manifest import shim_name
     from ..tune import timing
     from .worker import case_of
     torch.set_num_threads(threads)
@@ -98,7 +99,7 @@ def measured(library: str, loop: str, workload: str, reference: str | None = Non
     bound, inputs = lib.bind(entry["operator"], **case.parameters, **case.workload.attributes), list(case.inputs.values())
     operation = getattr(getattr(torch.ops, f"convgen_{lib.name}"), entry["operator"])
     arguments = _arguments(lib.manifest["operators"][entry["operator"]]["signatures"][0], case)
-    run, prepare = _raw(Path(library, lib.manifest["variants"][0]["file"]), Path(library, SHIM), loop, entry, case)
+    run, prepare = _raw(Path(library, lib.manifest["variants"][0]["file"]), Path(library, shim_name(family())), loop, entry, case)
     calls = {"kernel": run, "prepare": prepare, "bound": lambda: bound(*inputs), "library": lambda: operation(*arguments)}
     times: dict = {name: [] for name in calls}
     with torch.inference_mode():

@@ -8,6 +8,7 @@ import tvm
 import tvm.s_tir.analysis
 from tvm import s_tir
 
+from ..targets.target import TRIPLES
 from . import vector_math
 from .border import restored
 
@@ -39,7 +40,7 @@ def _scratch(module) -> int:
 
 def target_of(target: dict) -> dict:
     """What TVM needs to know of a target."""
-    out = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": target["mcpu"], "num-cores": target["threads"]}
+    out = {"kind": "llvm", "mtriple": TRIPLES[target["family"]], "mcpu": target["mcpu"], "num-cores": target["threads"]}
     if target.get("attrs"):
         out["mattr"] = target["attrs"]
     return out

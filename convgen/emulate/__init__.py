@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 
-FAMILIES = ("cuda",)
+from ..runtime import cpu
+
+FAMILIES = ("cuda",) if cpu.family() == "arm" else ("arm", "cuda")  # none of which this machine's processor can be
 
 
 def opener(entry: dict, directory, target: dict):

@@ -1,4 +1,4 @@
-"""From compiled kernels to a library folder: object files by the system's C compiler, CUDA code as it is."""
+"""From compiled kernels to a library folder: object files by a C compiler, CUDA code as it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import errno
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Mapping, Sequence
@@ -15,8 +14,9 @@ from typing import Mapping, Sequence
 from convgen.errors import LibraryError
 from convgen.export import cuda
 from convgen.export import manifest as manifests
-from convgen.runtime import cpu
-from convgen.runtime.manifest import MANIFEST, SHIM, read
+from convgen.export.toolchain import compiler, run
+from convgen.runtime import cpu, elf
+from convgen.runtime.manifest import MANIFEST, read, shim_name
 
 _SHIM_SOURCES = Path(__file__).parent.parent / "runtime"
 # Bound to their own definitions, so that no library loaded earlier can slip in its own hooks or half-float helpers.
@@ -41,17 +41,16 @@ def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], 
         raise LibraryError(f"a library's name must be an identifier, got {name!r}")
     if not kernels_by_variant:
         raise LibraryError("a library needs kernels for at least one target")
-    for target, _ in kernels_by_variant.values():
-        if target.get("family", cpu.family()) not in (cpu.family(), "cuda"):
-            raise LibraryError(f"a library for {target['name']} must be linked on a machine of that family; this one is {cpu.family()}")
     path = Path(path)
     _may_replace(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
         os.chmod(folder, 0o755 & ~_umask())
-        files = {SHIM: folder / SHIM}
-        compile_shim(files[SHIM])
+        shims = {family: shim_name(family) for family in dict.fromkeys(_host(target) for target, _ in kernels_by_variant.values())}
+        files = {file: folder / file for file in shims.values()}
+        for family, file in shims.items():
+            compile_shim(files[file], family)
         variants, fallback = [], cuda.fallback(kernels_by_variant)
         for target_name in kernels_by_variant:
             target, entries = kernels_by_variant[target_name]
@@ -63,10 +62,10 @@ def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], 
             if gpu:
                 facts["cuda"] = cuda.pack(entries, files[file], target["isa"], target_name == fallback)
             else:
-                link_objects([entry["object"] for entry in entries], files[file])
+                link_objects([entry["object"] for entry in entries], files[file], _host(target))
             records = sorted((manifests.kernel_record(e) for e in entries), key=lambda e: e["symbol"])
             variants.append({"target": dict(target), "file": file, "kernels": records, **facts})
-        content = manifests.encode(manifests.build(name, _version(), signatures, variants, files))
+        content = manifests.encode(manifests.build(name, _version(), signatures, variants, shims, files))
         (folder / MANIFEST).write_bytes(content)
         read(folder)  # what cannot be read back is not published
         _publish(folder, path)
@@ -76,14 +75,29 @@ def link_library(kernels_by_variant: Mapping[str, tuple[dict, Sequence[dict]]], 
     return str(path)
 
 
-def link_objects(objects: Sequence, path) -> None:
-    """Link object files into one shared object. Raises LibraryError if they need a function that serving does not have."""
+def _host(target: Mapping) -> str:
+    """The family of processors that a variant's calls are made by: for a GPU, this machine's."""
+    family = target.get("family", "cuda")
+    return cpu.family() if family == "cuda" else family
+
+
+def link_objects(objects: Sequence, path, family: str | None = None) -> None:
+    """Link object files into one shared object. `family`: for which processors they must be (default: that of the first).
+
+    Raises LibraryError if they are for others, or need a function that serving does not have.
+    """
     path = Path(path)
+    for source in map(Path, objects):
+        found = _family(source, f"linking {path.name}")
+        family = family or found
+        if found != family:
+            raise LibraryError(f"linking {path.name}: {source.name} is for {found}, and the library is for {family}")
     with tempfile.TemporaryDirectory(prefix="convgen-link-") as scratch:
         script = Path(scratch) / "exports.map"
         script.write_text(_EXPORTS)
-        _run([_compiler(), *_SHARED, f"-Wl,--version-script={script}", "-nostartfiles", "-o", str(path), *map(str, objects), "-lc", "-lm"],
-             f"linking {path.name}")
+        run([*compiler(family), *_SHARED, f"-Wl,--version-script={script}", "-nostartfiles", "-o", str(path), *map(str, objects), "-lc", "-lm"],
+            f"linking {path.name}")
+    _made_for(path, family)
     strange = foreign_symbols(path)
     if strange:
         raise LibraryError(f"linking {path.name}: the kernels need {', '.join(sorted(strange))}, which a serving process does not have")
@@ -91,30 +105,44 @@ def link_objects(objects: Sequence, path) -> None:
 
 def compile_object(source, path, options: Sequence[str], target: Mapping) -> None:
     """Compile a C file of ours for a target (its JSON) to a position independent object."""
-    _run([_compiler(), "-O2", "-fPIC", "-c", *options, "-o", str(path), str(source)], f"compiling {Path(source).name}")
+    run([*compiler(_host(target)), "-O2", "-fPIC", "-c", *options, "-o", str(path), str(source)], f"compiling {Path(source).name}")
 
 
-def compile_shim(path) -> None:
-    """Compile the runtime shim to a shared object."""
-    _compile(sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")), path, "compiling the runtime shim")
+def compile_shim(path, family: str | None = None) -> None:
+    """Compile the runtime shim to a shared object for a target family (default: this machine's)."""
+    _compile(sorted(p.name for p in _SHIM_SOURCES.glob("shim*.c")), path, "compiling the runtime shim", family)
 
 
-def compile_wave_runtime(path) -> None:
+def compile_wave_runtime(path, family: str | None = None) -> None:
     """Compile what kernels need on a device without tvm_ffi: the shim's threads and scratch memory, and `wave/runtime.c`."""
-    _compile(["shim.c", "shim_memory.c", os.path.join("..", "wave", "runtime.c")], path, "compiling the wave's runtime")
+    _compile(["shim.c", "shim_memory.c", os.path.join("..", "wave", "runtime.c")], path, "compiling the wave's runtime", family)
 
 
-def _compile(sources: Sequence[str], path, doing: str) -> None:
+def _compile(sources: Sequence[str], path, doing: str, family: str | None) -> None:
+    path, family = Path(path), family or cpu.family()
     # By relative names from the shim's folder: the path of this installation must not reach the file.
-    _run([_compiler(), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(Path(path).absolute()), *sources, "-ldl", "-lpthread"], doing, cwd=_SHIM_SOURCES)
+    run([*compiler(family), "-O2", *_SHARED, "-fvisibility=hidden", "-o", str(path.absolute()), *sources, "-ldl", "-lpthread"], doing, cwd=_SHIM_SOURCES)
+    _made_for(path, family)
+
+
+def _family(path: Path, doing: str) -> str:
+    try:
+        return elf.family(path.read_bytes())
+    except OSError as error:
+        raise LibraryError(f"{doing} failed: {path.name} cannot be read: {error.strerror}") from error
+
+
+def _made_for(path: Path, family: str) -> None:
+    found = _family(path, f"making {path.name}")
+    if found != family:
+        raise LibraryError(f"the C compiler made {path.name} for {found}, and it must be for {family}")
 
 
 def foreign_symbols(path) -> set[str]:
     """Undefined functions of a shared object that neither tvm_ffi nor libc's memory functions give, and hooks the shim lacks."""
-    lines = _run(["nm", "-D", str(path)], f"reading {Path(path).name}").splitlines()
-    symbols = [(line.split()[-2], line.split()[-1].partition("@")[0]) for line in lines if line.split()]
-    undefined = {name for kind, name in symbols if kind == "U"} - _UNDEFINED
-    hooks = {name for kind, name in symbols if name.startswith("__TVMBackend")} - _HOOKS
+    symbols = elf.File(Path(path).read_bytes()).symbols(elf.DYNSYM)
+    undefined = {s.name for s in symbols if s.section == elf.UNDEFINED and s.name and not s.weak} - _UNDEFINED
+    hooks = {s.name for s in symbols if s.name.startswith("__TVMBackend")} - _HOOKS
     return undefined | hooks
 
 
@@ -162,26 +190,6 @@ def _exchange(new: Path, old: Path) -> None:
         os.rename(aside, old)
         raise
     os.rename(aside, new)
-
-
-def _compiler() -> str:
-    for name in (os.environ.get("CC"), "gcc", "cc", "clang"):
-        found = name and shutil.which(name)
-        if found:
-            return found
-    raise LibraryError("exporting needs a C compiler (gcc or clang) and found none; on Debian: apt install gcc")
-
-
-def _run(command: Sequence[str], doing: str, cwd=None) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd)
-    except FileNotFoundError:
-        raise LibraryError(f"{doing}: {command[0]} was not found; on Debian: apt install binutils") from None
-    except subprocess.TimeoutExpired:
-        raise LibraryError(f"{doing}: {command[0]} took more than 300 s") from None
-    if done.returncode:
-        raise LibraryError(f"{doing} failed: {' '.join(done.stderr.split())[-500:]}")
-    return done.stdout
 
 
 def _version() -> str:

@@ -15,8 +15,8 @@ TVM = "0.27.0.post1"
 
 
 def build(name: str, convgen_version: str, signatures: Mapping[str, Sequence[dict]], variants: Sequence[dict],
-          files: Mapping[str, Path]) -> dict:
-    """The manifest of a library. `files` are the finished files by name; `variants` in the order in which they were asked for."""
+          shims: Mapping[str, str], files: Mapping[str, Path]) -> dict:
+    """The manifest of a library. `files` are the finished files by name; `variants` in the order in which they were asked for; `shims`: by target family."""
     return {
         "format": FORMAT,
         "name": name,
@@ -24,6 +24,7 @@ def build(name: str, convgen_version: str, signatures: Mapping[str, Sequence[dic
         "tvm": TVM,
         "tvm_ffi_min": TVM_FFI_MIN,
         "files": {file: digest(path) for file, path in files.items()},
+        "shims": dict(shims),
         "operators": {operator: {"signatures": _unique(found)} for operator, found in signatures.items()},
         "variants": list(variants),
     }

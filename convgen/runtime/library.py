@@ -39,7 +39,7 @@ class Library:
         self._missing = fallback.Missing(on_missing, self._counts)
         # All bytes are verified first; then those same bytes are loaded.
         content = {file: manifests.verified_bytes(manifest, file) for file in sorted(data["files"])}
-        self._shim = _shim(content[manifests.SHIM])
+        self._shim = _shim(content[manifests.shim_of(manifest)])
         self._servers = Servers(name, manifest.path, data, content, self._shim, self._counts, convert)
         threads.attach(self._shim)
         self._calls = {n: OperatorCall(self._servers, n, self._missing) for n in self._servers.operators}

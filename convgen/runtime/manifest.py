@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convgen.errors import LibraryError
+from convgen.runtime import cpu, elf
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-SHIM = "shim.so"
+SHIM = "shim.so"  # for x86; all that a library has that names no families
 _LIMIT = 64 << 20  # bytes of a manifest
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -68,8 +69,9 @@ def _check(folder: Path, data: dict) -> None:
             raise LibraryError(f"the manifest of {folder} lists a file outside the library: {name!r}")
         need(facts, "sha256", str, f"the file {name}")
         need(facts, "size", int, f"the file {name}")
-    if SHIM not in data["files"]:
-        raise LibraryError(f"the manifest of {folder} is incomplete: it lists no {SHIM}")
+    for shim in need({"shims": {"": SHIM}} | data, "shims", dict, "the top level").values():
+        if shim not in data["files"]:
+            raise LibraryError(f"the manifest of {folder} is incomplete: it lists no {shim}")
     for name, operator in need(data, "operators", dict, "the top level").items():
         for signature in need(operator, "signatures", list, f"the operator {name}"):
             for key, kind in (("operator", str), ("tensors", list), ("attributes", list), ("output", dict)):
@@ -112,12 +114,28 @@ def verified_bytes(manifest: Manifest, name: str) -> bytes:
     return content
 
 
+def shim_name(family: str) -> str:
+    """File name of the shim for a target family."""
+    return SHIM if family == "x86" else f"shim-{family}.so"
+
+
+def shim_of(manifest: Manifest) -> str:
+    """The file of the library's shim for this machine. Raises LibraryError when there is none."""
+    shims = manifest.data.get("shims") or {cpu.family(): SHIM}
+    if cpu.family() not in shims:
+        raise LibraryError(f"{manifest.path} cannot run on this machine (it is for {' and '.join(shims)} and this machine is {cpu.family()})")
+    return shims[cpu.family()]
+
+
 def pin(content: bytes, name: str) -> str:
     """A path from which exactly these bytes can be loaded, whatever happens to the file they came from.
 
-    The bytes live in a sealed memory file. Its descriptor stays open: the dynamic linker takes two libraries with one path for
-    the same, so a path must never be used twice.
+    Raises LibraryError when they are code for another machine: the dynamic linker would say that, too, but not as clearly.
+    The bytes live in a sealed memory file. Its descriptor stays open: the dynamic linker takes two libraries with one path for the
+    same, so a path must never be used twice.
     """
+    if elf.family(content) != cpu.family():
+        raise LibraryError(f"{name} is for {elf.family(content)} and this machine is {cpu.family()}")
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with open(descriptor, "wb", closefd=False) as file:
         file.write(content)

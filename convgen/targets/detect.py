@@ -16,7 +16,10 @@ DEFAULT_CACHES = {"l1": 32 << 10, "l2": 256 << 10, "l3": 8 << 20}
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts about a machine: `flags` in cpuinfo's names, cache sizes in bytes (`l3` of one instance), threads usable here."""
+    """Facts about a machine: `flags` in cpuinfo's names, cache sizes in bytes (`l3` of one instance), threads usable here.
+
+    Where Linux numbers processors by implementer and part (ARM), those are `family` and `model`.
+    """
 
     architecture: str
     vendor: str
@@ -36,15 +39,15 @@ def machine(root: str | os.PathLike = "/", affinity: set[int] | None = None, arc
     root = Path(root)
     if affinity is None:
         affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    info = _cpuinfo(root / "proc/cpuinfo")
+    info = _cpuinfo(root / "proc/cpuinfo", min(affinity))
     caches = _caches(root, min(affinity))
     return Machine(
         architecture=architecture or platform.machine(),
-        vendor=info.get("vendor_id", "unknown"),
-        family=_int(info.get("cpu family")),
-        model=_int(info.get("model")),
-        name=info.get("model name", "unknown processor"),
-        flags=frozenset(info.get("flags", "").split()),
+        vendor=info.get("vendor_id", info.get("CPU implementer", "unknown")),
+        family=_int(info.get("cpu family", info.get("CPU implementer"))),
+        model=_int(info.get("model", info.get("CPU part"))),
+        name=info.get("model name") or _part(info) or "unknown processor",
+        flags=frozenset(info.get("flags", info.get("Features", "")).split()),
         cores=_physical_cores(root, affinity),
         threads=usable_threads(root, affinity),
         **caches,
@@ -93,15 +96,14 @@ def _v1_limit(folder: Path) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
-def _cpuinfo(path: Path) -> dict[str, str]:
-    """Fields of the first processor."""
-    fields = {}
-    for line in _read(path).splitlines():
-        key, separator, value = line.partition(":")
-        if not separator and fields:
-            break
-        fields[key.strip()] = value.strip()
-    return fields
+def _cpuinfo(path: Path, cpu: int) -> dict[str, str]:
+    """Fields of one processor, of the first one where that is not listed."""
+    listed = [dict(map(str.strip, line.split(":", 1)) for line in block.splitlines() if ":" in line) for block in _read(path).split("\n\n")]
+    return next((fields for fields in listed if fields.get("processor") == str(cpu)), listed[0])
+
+
+def _part(info: dict[str, str]) -> str | None:
+    return f"implementer {info['CPU implementer']} part {info['CPU part']}" if {"CPU implementer", "CPU part"} <= set(info) else None
 
 
 def _caches(root: Path, cpu: int) -> dict[str, int]:
@@ -136,6 +138,6 @@ def _read(path: Path) -> str:
 
 def _int(text: str | None, default: int = 0) -> int:
     try:
-        return int(text)
+        return int(text, 0)
     except (TypeError, ValueError):
         return default

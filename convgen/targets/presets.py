@@ -1,11 +1,11 @@
-"""Targets by name: this machine (`native`), fixed x86 levels that run on any processor of the level, GPU architectures and cards."""
+"""Targets by name: this machine (`native`), fixed x86 levels that run on any processor of the level, ARM processors, GPU architectures and cards."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from ..errors import TargetError
-from . import nvidia
+from . import arm, nvidia
 from .detect import Machine, machine
 from .microarchitectures import AVX2, AVX512, EXTRAS, GENERIC, identify
 from .target import Target
@@ -17,34 +17,36 @@ _LEVELS = {
     "avx512": Target(name="x86:avx512", family="x86", isa="avx512", mcpu="x86-64-v4", attrs=(), features=AVX2 + AVX512,
                      vector_registers=32, vector_bits=512, l1=32 << 10, l2=1 << 20, l3=16 << 20, cores=1, threads=1),
 }
-NAMES = ("native", *(level.name for level in _LEVELS.values()), *(f"cuda:{name}" for name in nvidia.PRESETS))
-_NOT_BUILT = {"arm": "ARM"}
+NAMES = ("native", *(level.name for level in _LEVELS.values()), *(preset.name for preset in arm.PRESETS.values()), *(f"cuda:{name}" for name in nvidia.PRESETS))
+_ARM = ("aarch64", "arm64")
 
 
 def resolve(spec: str | Target = "native", here: Machine | None = None) -> Target:
     """The target that `spec` names: one of NAMES (a Target passes through).
 
-    Cores and threads are those usable here (affinity and CPU quota); `with_threads` changes them. `here` replaces the detected
-    machine. Raises TargetError, in one sentence, for a name nobody knows, a family not built yet, or a processor below AVX2.
+    Cores and threads are those usable here (affinity and CPU quota), those of the preset on a machine of another family; `with_threads` changes them.
+    `here` replaces the detected machine. Raises TargetError, in one sentence, for a name nobody knows, or a processor below AVX2.
     """
     if isinstance(spec, Target):
         return spec
     family, _, level = str(spec).partition(":")
-    if family in _NOT_BUILT:
-        raise TargetError(f"target {spec!r} is not available: {_NOT_BUILT[family]} schedules are not built yet, choose one of {', '.join(NAMES)}")
     if family == "cuda" and level in nvidia.PRESETS:
         return nvidia.target(spec, nvidia.PRESETS[level])
-    if spec != "native" and (family != "x86" or level not in _LEVELS):
+    presets = {"x86": _LEVELS, "arm": arm.PRESETS}.get(family, {})
+    if spec != "native" and level not in presets:
         raise TargetError(f"unknown target {spec!r}: expected one of {', '.join(NAMES)}")
     here = here or machine()
     if spec == "native":
         return _native(here)
-    return replace(_LEVELS[level], cores=here.cores, threads=here.threads)
+    foreign = family == "arm" and here.architecture not in _ARM
+    return presets[level] if foreign else replace(presets[level], cores=here.cores, threads=here.threads)
 
 
 def _native(here: Machine) -> Target:
+    if here.architecture in _ARM:
+        return arm.native(here)
     if here.architecture not in ("x86_64", "AMD64"):
-        raise TargetError(f"target 'native' is not available on {here.architecture}: only x86-64 with AVX2 is built yet, choose one of {', '.join(NAMES[1:])}")
+        raise TargetError(f"target 'native' is not available on {here.architecture}: only x86-64 with AVX2 and aarch64 are built, choose one of {', '.join(NAMES[1:])}")
     missing = [flag for flag in AVX2 if flag not in here.flags]
     if missing:
         raise TargetError(f"target 'native' needs x86-64 with AVX2 and FMA, but this processor ({here.name}) lacks {', '.join(missing)}")

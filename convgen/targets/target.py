@@ -7,6 +7,7 @@ from typing import Any, Iterable, Mapping
 
 from .detect import machine
 
+TRIPLES = {"x86": "x86_64-linux-gnu", "arm": "aarch64-linux-gnu"}  # of the processors' families, as compilers name them
 _BYTES = {"float64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 
 
@@ -64,7 +65,7 @@ class Target:
         if self.family == "cuda":
             return {"kind": "cuda", "arch": self.isa, "max_threads_per_block": self.limits["threads_per_block"], "max_shared_memory_per_block": self.limits["shared_per_block"],
                     "thread_warp_size": self.limits["warp"]}
-        base = {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": self.mcpu, "num-cores": self.threads}
+        base = {"kind": "llvm", "mtriple": TRIPLES[self.family], "mcpu": self.mcpu, "num-cores": self.threads}
         return base | ({"mattr": list(self.attrs)} if self.attrs else {})
 
     def with_threads(self, threads: int) -> "Target":

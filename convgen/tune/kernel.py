@@ -48,11 +48,8 @@ class Buffer:
         self.bytes = self._memory[start:start + self.nbytes]
         self.array = self.bytes.view(kind).reshape(self.shape)
         self._shape = (ctypes.c_int64 * max(1, len(self.shape)))(*self.shape)
-        strides, step = [], 1
-        for extent in reversed(self.shape):
-            strides.append(step)
-            step *= extent
-        self._strides = (ctypes.c_int64 * max(1, len(self.shape)))(*reversed(strides))
+        self.strides = tuple(int(np.prod(self.shape[d + 1:], dtype=np.int64)) for d in range(len(self.shape)))
+        self._strides = (ctypes.c_int64 * max(1, len(self.shape)))(*self.strides)
         code, bits = DLPACK[dtype]
         self.tensor = _Tensor(self.bytes.ctypes.data if self.nbytes else None, 1, 0, len(self.shape), code, bits, 1,
                               self._shape, self._strides, 0)

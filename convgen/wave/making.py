@@ -121,7 +121,7 @@ class _Packing:
                     "workloads": self.workloads, "candidates": self.candidates}
         if self.target["family"] != "cuda":
             manifest["runtime"] = "code/runtime.z"
-            self.files["code/runtime.z"] = _runtime()
+            self.files["code/runtime.z"] = _runtime(self.target["family"])
         return bundle.write(path, manifest, self.files)
 
 
@@ -137,14 +137,14 @@ def _program(task: Task):
     return Program.from_json(task.description)
 
 
-def _runtime() -> bytes:
+def _runtime(family: str) -> bytes:
     import tempfile
 
     from ..export.link import compile_wave_runtime
 
     with tempfile.TemporaryDirectory(prefix="convgen-wave-") as scratch:
         path = Path(scratch, "runtime.so")
-        compile_wave_runtime(path)
+        compile_wave_runtime(path, family)
         return path.read_bytes()
 
 

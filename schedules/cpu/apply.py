@@ -25,13 +25,13 @@ def apply(module, blocks, choice: dict, lanes: int, intrinsics):
         if b.kind == "reduce":
             store = next((s for s in blocks if s.kind == "store" and s.stage == b.stage), None)
             finish = next((s for s in blocks if s.kind == "finish" and s.stage == b.stage), None)
-            decompose += _reduce(sch, b, finish, store, by_name, choice, done, b.name in tiled)
+            decompose += _reduce(sch, b, finish, store, by_name, choice, done, b.name in tiled, lanes)
         elif b.kind == "map":
-            _elementwise(sch, b, lanes, b.name in tiled)
+            _elementwise(sch, b, lanes, lanes, b.name in tiled)
             done.add(b.name)
     for b in blocks:
         if b.kind == "copy" and b.name not in done:
-            _elementwise(sch, b, lanes, b.name in tiled)
+            _elementwise(sch, b, lanes, lanes, b.name in tiled)
     for block, loop, tile in decompose:
         update = sch.get_sblock(block)
         init = sch.decompose_reduction(update, loop)
@@ -53,7 +53,7 @@ def _cut(sch, blocks, cut, lanes):
             outer.append(o)
         (outer if axis in out.batch else inner).append(loop)
     sch.reorder(*outer, *inner)
-    if not _turned(sch, out, out.lanes):
+    if not _turned(sch, out, out.lanes, lanes):
         _vectorize_last(sch, inner[-1], lanes)
     names = [b.name for b in blocks[:-1] if {*cut, *out.batch} <= set(b.moves)]
     for name in reversed(names):
@@ -82,12 +82,12 @@ def _width(extent, lanes, narrow=1) -> int:
     return next((w for w in widths if w > 1 and extent and extent % w == 0), 0)
 
 
-def _elementwise(sch, b, lanes, tiled=False):
+def _elementwise(sch, b, lanes, widest, tiled=False):
     """The innermost dim in vectors, everything outside in parallel unless a tile (which is) surrounds it."""
     loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):]
     if not loops:
         return
-    if _turned(sch, b, b.lanes if b.kind == "store" else lanes):
+    if _turned(sch, b, b.lanes if b.kind == "store" else lanes, widest):
         done = 1 if None in (b.turn.source[1], b.turn.target[1]) else 2  # a straight row, or rows and lanes
         loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):-done]
         if loops and not tiled:
@@ -109,7 +109,7 @@ def _elementwise(sch, b, lanes, tiled=False):
         sch.parallel(sch.fuse(*outer[:len(outer) - keep]))
 
 
-def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
+def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
     """Register tile inside, reduction around it, everything else outside in parallel (unless in a `tiled` output); the output is stored from each register tile."""
     k = lambda name, default=None: choice.get(f"{b.stage}.{name}", default)
     block = sch.get_sblock(b.name)
@@ -196,17 +196,17 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
     elif k("store", "row") == "row" and len(outer) > 1 and within is None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, outer[-2], preserve_unit_loops=True)
-        if not _turned(sch, store, b.lanes):
+        if not _turned(sch, store, b.lanes, widest):
             _vectorize_last(sch, sch.get_loops(out)[-1], b.lanes)
         done.add(store.name)
     elif k("store", "row") != "pass" and at is not None:
         out = sch.get_sblock(store.name)
         sch.reverse_compute_at(out, at, preserve_unit_loops=True)
-        if not _turned(sch, store, b.lanes):
+        if not _turned(sch, store, b.lanes, widest):
             _store_tile(sch, sch.get_loops(out)[-len(store.loops):], store, b)
         done.add(store.name)
     else:
-        _elementwise(sch, store, b.lanes)
+        _elementwise(sch, store, b.lanes, widest)
         done.add(store.name)
     fused = None
     if outer and not tiled:
@@ -215,7 +215,7 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled):
     for copy in copies:
         if k("copies", "root") != "root" and fused is not None:
             sch.compute_at(sch.get_sblock(copy.name), fused, preserve_unit_loops=True)
-            if not _turned(sch, copy, b.lanes):
+            if not _turned(sch, copy, b.lanes, widest):
                 _vectorize_last(sch, sch.get_loops(sch.get_sblock(copy.name))[-1], b.lanes, copy.narrow)
             done.add(copy.name)
     if within is not None:
@@ -247,7 +247,7 @@ def _store_tile(sch, loops, store, b):
     _vectorize_last(sch, loops[-1], b.lanes)
 
 
-def _turned(sch, b, lanes) -> bool:
+def _turned(sch, b, lanes, widest) -> bool:
     """Whether a copy or store will be done by whole rows; then its loops need nothing more."""
     if b.turn is None:
         return False
@@ -256,4 +256,4 @@ def _turned(sch, b, lanes) -> bool:
         lanes = next((w for w in (lanes, lanes // 2) if b.lanes % w == 0 or b.lanes == 1), 0)
     else:
         parts = ["lanes" if axis == b.vec else None for axis, _ in b.loops[:-1]] + ["row"]
-    return turn.mark(sch, sch.get_sblock(b.name), b.turn, parts, lanes)
+    return turn.mark(sch, sch.get_sblock(b.name), b.turn, parts, lanes, widest)

@@ -15,12 +15,12 @@ _QUARTER = 4  # floats that interleaving instructions keep together
 _MARK = "turned"  # annotation of a row's loop, with the lanes
 
 
-def mark(sch, block, turn, parts: list, lanes: int) -> bool:
+def mark(sch, block, turn, parts: list, lanes: int, widest: int) -> bool:
     """Whether the copy in `block` can be done by whole rows where it now is; if so its row and lane loops move innermost and `rewrite` will do it.
 
-    `turn`: the lowering's Turn or None. `parts`: for each of the block's loops "row", "lanes" or None.
+    `turn`: the lowering's Turn or None. `parts`: for each of the block's loops "row", "lanes" or None. `widest`: lanes of the target's vectors.
     """
-    if turn is None or lanes not in (8, 16):
+    if turn is None or lanes % _QUARTER or not min(8, widest) <= lanes <= 16:
         return False
     loops = sch.get_loops(block)[-len(parts):]
     row = loops[parts.index("row")]

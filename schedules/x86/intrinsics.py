@@ -7,6 +7,8 @@ from functools import lru_cache
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
 
+from ..cpu.intrinsics import described
+
 # The intrinsic's own types do not survive TVM's legalisation of bfloat16, so a function on int32 lanes stands in between.
 _BF16 = """
 target triple = "x86_64-unknown-linux-gnu"
@@ -25,47 +27,13 @@ def register(dtypes: tuple, data: str, lanes: int, weight_first: bool) -> str:
     """The name of the intrinsic `sum[lane] += weight[lane, i] * data[i]`, factors in the order of the description. `data`: how the data is stored."""
     name = f"convgen.dot.{dtypes[0]}.{data}.{lanes}.{int(weight_first)}"
     implemented = _u8s8(lanes) if dtypes == ("uint8", "int8") else _bf16(lanes, data)
-    TensorIntrin.register(name, _described(data, dtypes[1], lanes, weight_first), implemented, override=True)
+    TensorIntrin.register(name, described(data, dtypes[1], lanes, weight_first), implemented, override=True)
     return name
 
 
 def library(dtypes: tuple, lanes: int) -> str | None:
     """LLVM code that the kernel must import for the intrinsic, or None."""
     return _BF16.format(n=lanes, m=2 * lanes, bits=32 * lanes) if dtypes[0] == "bfloat16" else None
-
-
-def _value(element, dtype):
-    """What a stored element means: an int32, or the float32 of a bfloat16 or of its bits."""
-    if dtype == "uint16":
-        return T.reinterpret(T.shift_left(T.cast(element, "uint32"), T.uint32(16)), dtype="float32")
-    return T.cast(element, "float32" if dtype == "bfloat16" else "int32")
-
-
-def _described(data, weight, lanes, weight_first):
-    width, wide = (4, "int32") if data == "uint8" else (2, "float32")
-    if weight_first:
-        @T.prim_func(s_tir=True)
-        def described(A: T.Buffer((width,), data, offset_factor=1), B: T.Buffer((lanes, width), weight, offset_factor=1), C: T.Buffer((lanes,), wide, offset_factor=1)) -> None:
-            with T.sblock("root"):
-                T.reads(C[0:lanes], B[0:lanes, 0:width], A[0:width])  # in the order of the factors
-                T.writes(C[0:lanes])
-                for i in T.serial(0, lanes):
-                    for k in T.serial(0, width):
-                        with T.sblock("update"):
-                            vi, vk = T.axis.remap("SR", [i, k])
-                            C[vi] = C[vi] + _value(B[vi, vk], weight) * _value(A[vk], data)
-    else:
-        @T.prim_func(s_tir=True)
-        def described(A: T.Buffer((width,), data, offset_factor=1), B: T.Buffer((lanes, width), weight, offset_factor=1), C: T.Buffer((lanes,), wide, offset_factor=1)) -> None:
-            with T.sblock("root"):
-                T.reads(C[0:lanes], A[0:width], B[0:lanes, 0:width])
-                T.writes(C[0:lanes])
-                for i in T.serial(0, lanes):
-                    for k in T.serial(0, width):
-                        with T.sblock("update"):
-                            vi, vk = T.axis.remap("SR", [i, k])
-                            C[vi] = C[vi] + _value(A[vk], data) * _value(B[vi, vk], weight)
-    return described
 
 
 def _u8s8(lanes):

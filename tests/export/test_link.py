@@ -43,7 +43,7 @@ def test_order_of_kernels_changes_no_record(kernels, tmp_path):
 def test_manifest_says_what_is_there(kernels, tmp_path):
     path = export(kernels, tmp_path / "ops.cvg")
     data = json.loads((Path(path) / "manifest.json").read_text())
-    assert {"format", "name", "convgen", "tvm", "tvm_ffi_min", "files", "operators", "variants"} == set(data)
+    assert {"format", "name", "convgen", "tvm", "tvm_ffi_min", "files", "shims", "operators", "variants"} == set(data)
     assert set(content(path)) == {"manifest.json", *data["files"]} == {"manifest.json", "shim.so", "kernels-x86-avx2.so", "kernels-x86-avx512.so"}
     assert not any("object" in kernel for variant in data["variants"] for kernel in variant["kernels"])
     assert [variant["target"]["name"] for variant in data["variants"]] == ["x86:avx2", "x86:avx512"]

@@ -73,17 +73,12 @@ def test_below_avx2_is_refused_in_one_sentence(describe, missing):
         native(describe, name="Old One", flags=tuple(flag for flag in AVX2 if flag != missing))
 
 
-def test_native_elsewhere_than_x86_is_refused(describe):
-    with pytest.raises(TargetError, match="is not available on aarch64"):
-        resolve("native", machine(describe(), affinity={0}, architecture="aarch64"))
+def test_native_elsewhere_than_x86_and_arm_is_refused(describe):
+    with pytest.raises(TargetError, match="is not available on riscv64"):
+        resolve("native", machine(describe(), affinity={0}, architecture="riscv64"))
 
 
-def test_families_to_come_say_so():
-    with pytest.raises(TargetError, match="schedules are not built yet, choose one of native, x86:avx2, x86:avx512, cuda:sm_80"):
-        resolve("arm:cortex-a72")
-
-
-@pytest.mark.parametrize("spec", ["x86", "x86:sse", "power:9", "", "avx2", "cuda", "cuda:sm_70", "cuda:native"])
+@pytest.mark.parametrize("spec", ["x86", "x86:sse", "arm", "arm:cortex-m4", "power:9", "", "avx2", "cuda", "cuda:sm_70", "cuda:native"])
 def test_unknown_names_list_the_known(spec):
     with pytest.raises(TargetError, match="unknown target .* expected one of native"):
         resolve(spec)
@@ -96,7 +91,7 @@ def test_presets(spec, registers, lanes, mcpu):
     assert target.tvm() == {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": mcpu, "num-cores": target.threads}
 
 
-@pytest.mark.parametrize("spec", ["x86:avx2", "x86:avx512"])
+@pytest.mark.parametrize("spec", ["x86:avx2", "x86:avx512", "arm:cortex-a72"])
 def test_json_round_trip(spec):
     target = resolve(spec).with_threads(3)
     data = json.loads(json.dumps(target.to_json()))

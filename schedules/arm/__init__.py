@@ -1,0 +1,1 @@
+"""ARM: the schedules of processors with NEON's instructions for narrow data."""
