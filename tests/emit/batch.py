@@ -58,12 +58,13 @@ def check(description, target, choice=None, others=(), thorough=True):
         return {"verdicts": verdicts, "seconds": seconds, "digest": digest, "entry": entry}
 
 
-def source(description, target):
-    """The source of the default kernel."""
+def source(description, target, choice=None):
+    """The entry and source of a kernel, nothing compiled."""
     from convgen.emit import build_kernel
 
     with tempfile.TemporaryDirectory() as folder:
-        return Path(folder, build_kernel(description, target, None, folder, "cg_test")["source"]).read_text()
+        entry = build_kernel(description, target, choice, folder, "cg_test")
+        return {"entry": entry, "source": Path(folder, entry["source"]).read_text()}
 
 
 def run(description, target, tensors):
