@@ -8,9 +8,10 @@ import re
 from .. import algorithms, schedules
 from ..errors import EmitError
 from ..lang.program import Program
-from . import lower, plan
+from . import lower, plan, simt
 
 ALIGNMENT = 64
+_PLANS = {"cuda": simt.make}  # family → plan of a choice; others have vectors
 _CODE = {"cuda": "cuda"}  # family → module that makes code of scheduled functions; others are machines that LLVM knows
 
 
@@ -26,7 +27,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
     if reason is not None:
         raise EmitError(f"{described.id}: {reason}")
     program = space.program(choice)
-    made = plan.make(program, choice, target["lanes"]["float32"])
+    made = _PLANS[target["family"]](program, choice) if target["family"] in _PLANS else plan.make(program, choice, target["lanes"]["float32"])
     planned = plan.staged_bytes(made)  # before lowering makes the batch symbolic
     family = importlib.import_module(f".{_CODE.get(target['family'], 'machine')}", __package__)
     lowered = lower.lower(made, symbol, family.MATH)

@@ -44,6 +44,9 @@ class Block:
     data: str = ""  # dtype in which it finds the dot product's data
     matrix: object = None  # the matrix.Product that it is
     runs: tuple = ()  # of such a product: matrix.run_of_data, matrix.run_of_output
+    parameters: dict = field(default_factory=dict)  # names of the prepared parameters that it reads, and how many of their elements one instruction may move
+    wide: int = 1  # how many elements of a copy one instruction may move
+    spread: list = field(default_factory=list)  # how a block of threads lies on its axes (simt.Tile), none where the plan has no such tiles
 
 
 @dataclass
@@ -239,7 +242,7 @@ class _Lowering:
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
         follows = lambda axes: any(axes & set(a.axes()) for a in load.args)
         self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand), moves=self._moves(stage, follows),
-                                 narrow=4 // BYTES[operand.dtype]))
+                                 narrow=4 // BYTES[operand.dtype], wide=operand.wide))
 
     def stage(self, p):
         """One run-time stage in its layout."""
@@ -271,7 +274,7 @@ class _Lowering:
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
                                  tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
-                                 dot=p.dot, data=self.data_dtype(p)))
+                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread))
 
     def product(self, p):
         """A stage as a product of matrices."""

@@ -34,6 +34,7 @@ class Operand:
     batch: int | None = None  # the coord that is the batch
     skip: tuple = ()  # padded dims at which whole terms are left out, instead of reading zeros
     dtype: str = "float32"
+    wide: int = 1  # so many elements of a staged copy are neighbours at their source, too, and begin at multiples of as many
 
     @property
     def source(self) -> str:
@@ -56,6 +57,7 @@ class StagePlan:
     is_output: bool = False
     row: str | None = None  # the axis whose tiles leave out different terms and get code of their own
     tile: tuple = (1, 1)  # steps of the register tile along its axes
+    spread: list = field(default_factory=list)  # where threads have results of their own: the simt.Tiles of a block
 
     def operand(self, load) -> Operand:
         return self.operands[key(load)]

@@ -6,28 +6,35 @@ from tvm import s_tir
 
 from convgen.emit.matrix import Tile
 
-from . import bind, tensor
+from . import bind, tensor, tile
 
 
 def apply(module, blocks, choice: dict, target: dict):
-    """The scheduled module: every root nest bound to blockIdx and threadIdx. `blocks`: the lowering's Blocks in order."""
+    """The scheduled module: every root nest bound to blockIdx and threadIdx. `blocks`: the lowering's Blocks in order. Raises whatever TVM raises for an impossible choice."""
     sch = s_tir.Schedule(module)
-    threads, done = choice["threads"], set()
+    by_name, done = {b.name: b for b in blocks}, set()
     for b in (b for b in blocks if b.kind == "matrix"):
         copy, store = next(o for o in blocks if o.name in b.reads), next(o for o in blocks if o.kind == "store" and o.stage == b.stage)
         tensor.product(sch, b, copy, store, Tile.of(choice[f"{b.stage}.tensor"]))
         done |= {b.name, copy.name, store.name}
     for b in reversed(blocks):
-        if b.name in done:
-            continue
-        block = sch.get_sblock(b.name)
         if b.kind != "reduce":
-            if not any(o.kind == "reduce" and o.stage == b.stage for o in blocks if b.kind == "store"):
-                bind.elements(sch, block, threads)
             continue
         store = next((s for s in blocks if s.kind == "store" and s.stage == b.stage), None)
-        loops = bind.reduction(sch, block, store and sch.get_sblock(store.name), threads)
+        if store is not None and len(sch.get_producers(sch.get_sblock(store.name))) > 1:
+            store = None  # it waits for other results, too, and TVM moves it to none of its producers
+        if b.spread:
+            tile.reduction(sch, b, store, [by_name[n] for n in b.reads], choice, done)
+            continue
+        block = sch.get_sblock(b.name)
+        loops = bind.reduction(sch, block, store and sch.get_sblock(store.name), 128)
         for loop, (_, role) in zip(loops, b.reduce):
             if role == "table":  # the coefficients become constants
                 sch.unroll(loop)
+        if loops:
+            sch.decompose_reduction(block, loops[0])
+        done |= {b.name, *([store.name] if store is not None else [])}
+    for b in blocks:
+        if b.name not in done:
+            bind.elements(sch, sch.get_sblock(b.name), 128)
     return sch.mod

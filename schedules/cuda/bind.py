@@ -22,13 +22,14 @@ def elements(sch, block, threads: int):
 
 
 def reduction(sch, block, reader, threads: int):
-    """One thread per element of `reader`, the block that takes the sum from a register (None: a copy of the sum into memory). Returns the reduction's loops."""
-    reader = reader if reader is not None else sch.cache_write(block, 0, "local")
-    lane = elements(sch, reader, threads)
-    sch.compute_at(block, lane, preserve_unit_loops=True)
-    sch.set_scope(block, 0, "local")
-    iters = sch.get(block).iter_vars
-    return [loop for loop, v in zip(sch.get_loops(block)[-len(iters):], iters) if v.iter_type == IterVar.CommReduce]
+    """One thread per sum, kept in a register and taken from there by the block `reader` (None: a copy into memory). Returns the reduction's loops."""
+    loops = [loop for loop, v in zip(sch.get_loops(block), sch.get(block).iter_vars) if v.iter_type == IterVar.CommReduce]
+    if reader is None:
+        reader = sch.cache_write(block, 0, "local")
+    else:
+        sch.set_scope(block, 0, "local")
+    sch.reverse_compute_at(reader, elements(sch, block, threads), preserve_unit_loops=True)
+    return loops
 
 
 def whole(module, threads: int):

@@ -1,38 +1,224 @@
-"""The CUDA space: how many threads share one block."""
+"""The CUDA space: per heavy reduction a tile of a block (threads and results per thread on up to three axes), chunks of the reduction, and what is shared.
+
+Constraints (threads, registers, shared memory, unrolled body) prune before anything is compiled; the default is what the estimate likes best.
+"""
 
 from __future__ import annotations
 
 import math
 
-from convgen.emit import plan as P
+from convgen.emit import simt, plan as P
+from convgen.lang import access
+from convgen.lang.count import stage_flops
+from convgen.lang.size import tree_of
 
 from ..knobs import KnobSpace, Tree
-from . import matrices
+from . import estimate, matrices, starts
+from .work import Work
+
+_BODY = 2048  # multiply-adds in one unrolled body
+_RESULTS = 128  # of one thread
+_FAR = 16  # results of one thread that lie apart, each with code of its own
+_WASTE = 1.7  # points computed over points wanted
+_THREADS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128, 256)
+_EACH = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28)
+_CLIMBS = 3  # how many plain points the default is sought from
+_DRAWS = 400  # of one reduction, until a valid choice is found
+_CHUNKS = (0, 1, 2, 3, 4, 8, 16, 32)
+
+
+def tuned(program) -> list:
+    """Reductions with knobs: the heavy ones, and those with constant coefficients, which only unrolled code can select."""
+    heavy = [s.name for s in P.anchors(program)]
+    return [s for s in program.run_stages if s.combiner and (s.name in heavy or access.roles(s).table)]
 
 
 class Leaf(KnobSpace):
-    """Knobs of one algorithm's program."""
+    """Knobs of every tuned reduction of one algorithm's program, prefixed by the stage's name."""
 
     def __init__(self, algorithm: str, program, target: dict):
-        self.program, self.target = program, target
-        self.domains = {"algorithm": [algorithm], "threads": [64, 128, 256]}
-        for stage in P.anchors(program):
-            tiles = matrices.tiles(program, stage, target)
-            if tiles:
-                self.domains[f"{stage.name}.tensor"] = [tiles[0], False, *tiles[1:]] if matrices.worthwhile(program, stage, tiles[0]) else [False, *tiles]
-        self.feature_names = ["log_flops", "log_bytes", "log_threads"]
+        self.program, self.target, self.limits = program, target, target["limits"]
+        self.works = [Work(program, s) for s in tuned(program)]
+        self.domains, self._plain = {"algorithm": [algorithm]}, {}
+        for w in self.works:
+            self._add(w)
+        self.feature_names = ["log_flops", "log_bytes", "launches", "log_estimate", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
 
+    # -- domains --------------------------------------------------------------------------------------------------------
+    def _add(self, w):
+        d, name = self.domains, w.name
+        for slot, axis in w.slots.items():
+            if axis is None:
+                continue
+            n, step = w.extents[axis], access.period(w.stage, axis)
+            batch = w.program.any_batch and any(a.name == axis and tree_of(a.size) == "N" for a in w.stage.axes)
+            d[f"{name}.{slot}.threads"] = [t for t in _THREADS if t < 2 * n] if not batch else [1]
+            d[f"{name}.{slot}.each"] = [step] if step else [e for e in _EACH if e <= n] if not batch else [1]
+        channel = w.extents[w.chunked] if w.chunked else 0
+        d[f"{name}.chunk"] = [c for c in _CHUNKS if c == 0 or c < channel and channel % c == 0]
+        d[f"{name}.data"] = ["shared", "direct"] if any(w.shareable[id(r)] for r in w.reads if not r.constant) else ["direct"]
+        d[f"{name}.weights"] = ["shared", "direct"] if any(r.constant for r in w.reads) else ["direct"]
+        d[f"{name}.unroll"] = list(range(min(3, len(w.roles.window) + len(w.roles.channel)) + 1))
+        tensor = matrices.tiles(self.program, w.stage, self.target)
+        if tensor:
+            d[f"{name}.tensor"] = [tensor[0], False, *tensor[1:]] if matrices.worthwhile(self.program, w.stage, tensor[0]) else [False, *tensor]
+
+    # -- constraints ----------------------------------------------------------------------------------------------------
+    def constraint(self, c) -> str | None:
+        return next((reason for w in self.works if (reason := self._wrong(w, c))), None)
+
+    def _wrong(self, w, c) -> str | None:
+        """Why the knobs of one reduction are not to be compiled, or None."""
+        if w.knob(c, "tensor"):
+            return None if all(c[n] == v for n, v in self._best(w).items() if n != f"{w.name}.tensor") else "beside a tile of the tensor cores the other knobs mean nothing and keep their defaults"
+        shape, limits = w.shape(c), self.limits
+        if shape.threads > limits["threads_per_block"]:
+            return f"{shape.threads} threads, a block has at most {limits['threads_per_block']}"
+        if shape.threads < min(limits["warp"], math.prod(w.extents[a] for a in w.used.values()) // 4):
+            return f"{shape.threads} threads leave lanes of a warp idle"
+        if shape.results > _RESULTS:
+            return f"{shape.results} results of one thread, at most {_RESULTS}"
+        if math.prod(t.each // t.near for t in shape.tiles) > _FAR:
+            return "too many results of one thread lie apart"
+        needed = estimate.registers(w, shape, c)
+        if needed > limits["registers_per_thread"]:
+            return f"about {needed} registers, a thread has {limits['registers_per_thread']}"
+        if estimate.allocated(w, shape, c, limits) > limits["registers_per_sm"]:
+            return f"about {needed} registers in {shape.threads} threads, a multiprocessor has {limits['registers_per_sm']}"
+        if estimate.shared_bytes(shape) > limits["shared_static"]:
+            return f"{estimate.shared_bytes(shape)} bytes of shared memory, a block has {limits['shared_static']}"
+        if shape.body * shape.results * w.operations > _BODY and (w.knob(c, "unroll") or w.roles.table) and not self._fixed(w, shape):
+            return f"unrolled body of {shape.body * shape.results * w.operations} operations"
+        if shape.waste > _WASTE and self._avoidable(w, shape):
+            return f"tiles compute {shape.waste:.1f} times the results wanted"
+        if w.knob(c, "data") == "shared" and not any(not r.constant for r, _ in shape.shared):
+            return "no two threads of a block read the same data"
+        if w.knob(c, "chunk") and not shape.shared:
+            return "chunks are of use for shared memory alone"
+        return None
+
+    @staticmethod
+    def _fixed(w, shape):
+        return bool(w.roles.table) and not w.roles.window and not w.roles.channel
+
+    @staticmethod
+    def _avoidable(w, shape):
+        """Whether smaller tiles would waste less: not where every tile is one thread's or the whole axis."""
+        return any(t.size >= 2 * w.extents[t.axis] or t.each > 1 and not access.period(w.stage, t.axis) for t in shape.tiles)
+
+    def draw(self, rng) -> dict:
+        """One random choice; reductions do not constrain each other, so each is drawn until it is valid."""
+        c = {"algorithm": self.domains["algorithm"][0]}
+        for w in self.works:
+            names = [n for n in self.domains if n.startswith(f"{w.name}.")]
+            for _ in range(_DRAWS):
+                drawn = {n: rng.choice(self.domains[n]) for n in names}
+                if drawn.get(f"{w.name}.tensor"):
+                    drawn = self._best(w) | {f"{w.name}.tensor": drawn[f"{w.name}.tensor"]}
+                if self._wrong(w, drawn) is None:
+                    break
+            c |= drawn
+        return c
+
+    # -- default --------------------------------------------------------------------------------------------------------
     def default(self) -> dict:
-        return {k: v[0] for k, v in self.domains.items()} | {"threads": 128}
+        c = {"algorithm": self.domains["algorithm"][0]}
+        for w in self.works:
+            c |= self._best(w)
+            if f"{w.name}.tensor" in self.domains:
+                c[f"{w.name}.tensor"] = self.domains[f"{w.name}.tensor"][0]
+        return c
 
-    def work(self, choice) -> int:
+    def _best(self, w) -> dict:
+        """The knobs of one reduction with the least estimated time: from the best of plain points on, step by step while that helps."""
+        if w.name in self._plain:
+            return self._plain[w.name]
+        names = [n for n in self.domains if n.startswith(f"{w.name}.")]
+        known = {}
+
+        def cost(c):
+            key = tuple([c[n] for n in names])
+            if key not in known:
+                known[key] = math.inf if self._wrong(w, c) else estimate.seconds(w, w.shape(c), c, self.target)
+            return known[key]
+        found = []
+        for c in sorted(starts.points(w, self.domains), key=cost)[:_CLIMBS]:
+            while True:
+                best = min((*self._near(names, c), *self._pairs(w, c)), key=cost, default=c)
+                if not cost(best) < 0.999 * cost(c):
+                    break
+                c = best
+            found.append(c)
+        self._plain[w.name] = min(found, key=cost)
+        return self._plain[w.name]
+
+    def _near(self, names, c):
+        for name in names:
+            if name.endswith(".tensor"):
+                continue
+            values = self.domains[name]
+            at = values.index(c[name])
+            yield from (c | {name: v} for v in values[max(0, at - 2):at] + values[at + 1:at + 3])
+
+    def _pairs(self, w, c):
+        """Steps of two knobs: from threads to results of one thread and back, from one axis to another."""
+        parts = [f"{w.name}.{slot}.{part}" for slot in w.used for part in ("threads", "each")]
+        for a in parts:
+            i = self.domains[a].index(c[a])
+            for b in parts:
+                j = self.domains[b].index(c[b])
+                if a != b and i + 1 < len(self.domains[a]) and j > 0:
+                    yield c | {a: self.domains[a][i + 1], b: self.domains[b][j - 1]}
+
+    # -- cost -----------------------------------------------------------------------------------------------------------
+    def work(self, c) -> float:
         """Operations that a choice executes."""
-        return self.program.flops - matrices.saved(self.program, choice)
+        tuned_ = {w.name: w for w in self.works}
+        return sum(stage_flops(s) * (tuned_[s.name].shape(c).waste if s.name in tuned_ else 1) for s in self.program.run_stages) - matrices.saved(self.program, c)
 
-    def features(self, choice: dict) -> list:
-        return [math.log2(1 + self.program.flops), math.log2(1 + self.program.bytes), math.log2(choice["threads"])]
+    def seconds(self, c) -> float:
+        """Estimated time of one call."""
+        return sum(estimate.seconds(w, w.shape(c), c, self.target) / (matrices.RATE if w.knob(c, "tensor") else 1) for w in self.works) + sum(self._rest())
+
+    def _rest(self):
+        """Seconds of the stages without knobs: memory and a launch each."""
+        _, store = P.epilogue_of(self.program)
+        names = {w.name for w in self.works}
+        for s in self.program.run_stages:
+            if s.name not in names and s is not store:
+                yield estimate.plain_seconds(self.program, s, self.target)
+
+    def features(self, c) -> list:
+        row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), len(self.program.run_stages), math.log(self.seconds(c))]
+        heaviest = sorted(self.works, key=lambda w: -stage_flops(w.stage))
+        for i in range(2):
+            row += self._features(heaviest[i], c) if i < len(heaviest) else [0.0] * len(_FEATURES)
+        return [float(v) for v in row]
+
+    def _features(self, w, c):
+        shape, limits = w.shape(c), self.limits
+        held = estimate.resident(w, shape, c, limits)
+        occupancy = held * shape.threads / limits["threads_per_sm"]
+        shared = estimate.shared_bytes(shape)
+        block = {t.axis: t.size for t in shape.tiles} | {a.name: w.extents[a.name] for a in w.stage.reduce}
+        moved = 4 * sum(r.elements(block) for r in w.reads)
+        beside = next((t.threads * t.near for t in shape.tiles if t.axis == w.last), 1)
+        return [math.log(w.points), math.log(w.terms), math.log(shape.threads), math.log(shape.results), math.log(shape.blocks), shape.waste, math.log(shape.chunks), math.log(shape.body),
+                estimate.registers(w, shape, c), shared, held, occupancy, shape.blocks / (limits["sms"] * max(1, held)), math.log(2 * math.prod(t.size for t in shape.tiles) * w.terms / moved),
+                min(8, beside), len(shape.shared), len(shape.direct), math.log(estimate.seconds(w, shape, c, self.target))]
+
+
+_FEATURES = ["points", "terms", "threads", "results", "blocks", "waste", "chunks", "body", "registers", "shared", "resident", "occupancy", "waves", "intensity", "coalesced",
+             "copies", "direct", "estimate"]
 
 
 class Space(Tree):
-    leaf = Leaf
+    """Algorithms first, then each algorithm's knobs."""
+
     version = 1
+    leaf = Leaf
+
+    def defaults(self) -> list:
+        """The default of every algorithm, the least estimated time first."""
+        found = [(leaf, leaf.default()) for leaf in self.leaves.values()]
+        return [choice for leaf, choice in sorted(found, key=lambda pair: pair[0].seconds(pair[1]))]

@@ -1,0 +1,146 @@
+"""How long a launch takes, without measuring: instructions, shared memory, caches, memory, occupancy and waves of one choice.
+
+It ranks choices and algorithms where nothing was measured; tuning replaces it. Rates per multiprocessor and clock: CUDA C++ Programming Guide 13.0, "Arithmetic
+Instructions" (float32 operations); memory bandwidth and clocks of the card that a preset assumes: data sheets of A100 80GB, A10, L4, H100 SXM.
+"""
+
+from __future__ import annotations
+
+import math
+
+_RATES = {  # float32 multiply-adds and bytes of memory, per multiprocessor and clock; clocks per microsecond
+    "sm_80": (64, 12.7, 1410), "sm_86": (128, 4.9, 1695), "sm_89": (128, 2.5, 2040), "sm_90": (128, 14.5, 1755),
+}
+_L2 = 32  # bytes per multiprocessor and clock from the second cache
+_LATENCY = 600  # clocks from asking memory to having a shared copy
+_LAUNCH = 2.0  # microseconds that a launch costs at least
+_RESERVED = 1 << 10  # bytes of shared memory that the system takes per block
+
+
+def registers(work, shape, c) -> int:
+    """Of one thread: sums, one term's operands, addresses."""
+    each = {t.axis: t.each for t in shape.tiles}
+    operands = sum(r.elements(each) for r in work.reads)
+    return int(24 + 1.15 * shape.results + operands)
+
+
+def shared_bytes(shape) -> int:
+    return sum(n for _, n in shape.shared)
+
+
+def allocated(work, shape, c, limits) -> int:
+    """Registers of one block: whole warps, eight at a time."""
+    return -(-registers(work, shape, c) // 8) * 8 * -(-shape.threads // limits["warp"]) * limits["warp"]
+
+
+def resident(work, shape, c, limits) -> int:
+    """Blocks that one multiprocessor holds at once; 0 if none fits."""
+    threads = -(-shape.threads // limits["warp"]) * limits["warp"]
+    return min(limits["registers_per_sm"] // allocated(work, shape, c, limits), limits["shared_per_sm"] // (shared_bytes(shape) + _RESERVED),
+               limits["threads_per_sm"] // threads, limits["blocks_per_sm"])
+
+
+def lines(work, shape, limits):
+    """Per thread axis, the fastest first: (axis, its threads in one warp)."""
+    order = [work.last] + [t.axis for t in reversed(shape.tiles) if t.axis != work.last]
+    left, found = limits["warp"], []
+    for axis in order:
+        threads = next((t.threads for t in shape.tiles if t.axis == axis), 1)
+        found.append((axis, min(left, threads)))
+        left = max(1, left // threads)
+    return found
+
+
+def seconds(work, shape, c, target) -> float:
+    """Of one launch that computes a reduction."""
+    limits, (lanes, memory, clock) = target["limits"], _RATES[target["isa"]]
+    held = resident(work, shape, c, limits)
+    if not held:
+        return math.inf
+    warps = -(-shape.threads // limits["warp"])
+    each = {t.axis: t.each for t in shape.tiles}
+    near = each | {a: work.extents[a] for a in work.roles.table}
+    unrolled = {a: work.extents[a] if a in work.roles.window else min(work.extents[a], work.knob(c, "chunk") or work.extents[a]) for a in work.unrolled(c)}
+    warp = dict(lines(work, shape, limits))
+    bodies = shape.terms * shape.chunks / max(1, shape.body)
+    sums = shape.results * shape.body * work.operations / (1 if work.operations == 1 else 2)
+    issued, waves = sums + (4 if shape.body < 32 else 2), 0.0
+    for r in work.reads:
+        common = any(r is s for s, _ in shape.shared)
+        elements = r.elements(near | unrolled)
+        width = _width(work, r, shape, each, common)
+        loads = elements / width
+        distinct = math.prod(n for a, n in warp.items() if a in r.axes)
+        if common:
+            issued, waves = issued + loads, waves + loads * max(1.0, distinct * width / 32) * _conflict(work, r, each, warp, width)
+        else:
+            checks = 8 if r.padded else 40 if r.gathered else 1
+            beside = 1 if r.step(work.last) * each.get(work.last, 1) in (0, 1) or width > 1 else min(8, each.get(work.last, 1))
+            spread = distinct if not r.step(work.last) and work.last in r.axes else max(1.0, distinct * width * beside / 32)
+            issued, waves = issued + loads * checks, waves + loads * 2 * spread
+    copied = sum(n / 4 for _, n in shape.shared)
+    bytes_ = 4 * sum(r.elements({t.axis: t.size for t in shape.tiles} | {a: work.extents[a] for a in (x.name for x in work.stage.reduce)}) for r in work.reads)
+    steps = copied / (32 * warps)
+    compute = bodies * max(sums * 32 / lanes * warps, issued * warps / 4, waves * warps) + shape.chunks * steps * warps * max(12 / 4, 3)
+    alone = bodies * max(issued, sums * max(1, 4 / shape.results)) + shape.chunks * (steps * 12 + (_LATENCY if shape.shared else 0)) + _LATENCY
+    if shape.direct:
+        alone += bodies * 30
+    round_ = max(held * compute, alone)
+    sms = limits["sms"]
+    full, rest = divmod(shape.blocks, sms * held)
+    ends = max(alone, -(-rest // sms) * compute) if rest else 0
+    clocks = full * round_ + (ends if not full else max(ends, round_ * rest / (sms * held)))
+    written = 4 * work.points
+    unique = written + 4 * sum(r.elements(work.extents) for r in work.reads)
+    through = (shape.blocks * bytes_ + written * _apart(work, shape)) / sms
+    traffic = max(unique / sms / memory, through / _L2)
+    return (max(clocks, traffic) + 0.3 * min(clocks, traffic)) / clock * 1e-6 + _LAUNCH * 1e-6
+
+
+def _width(work, r, shape, each, common) -> int:
+    """Elements per load instruction: four where one thread's neighbours begin at multiples of four."""
+    if r.constant:
+        f = work.slots["f"]
+        reused = f is not None and (any(f not in x.axes for x in work.reads) or work.program.layout == "channels_last")
+        if reused and f in r.axes:
+            return 4 if each.get(f, 1) % 4 == 0 else 2 if each.get(f, 1) % 2 == 0 else 1
+        return 4 if common else 2
+    terms = r.dims[r.inner][0]
+    if terms is None or not common:
+        a = next((a for a, n in each.items() if terms and terms.get(a) == 1 and n % 4 == 0), None)
+        return 4 if a is not None and not r.padded and not any(x in terms for x in work.roles.window) and work.extents[a] % 4 == 0 else 1
+    a = next((a for a, n in each.items() if terms.get(a, 0) and n % 4 == 0), None)
+    return 4 if a is not None and a not in (work.slots["f"],) else 1
+
+
+def _conflict(work, r, each, warp, width) -> float:
+    """How many times longer a shared load takes because threads meet in one bank."""
+    terms = r.dims[r.inner][0] or {}
+    axis = next((a for a, n in warp.items() if n > 1 and a in terms), None)
+    if axis is None or r.constant:
+        return 1.0
+    stride = abs(terms[axis]) * (each.get(axis, 1) if axis in work.roles.spatial else min(4, each.get(axis, 1)))
+    if width == 4:
+        return max(1.0, min(warp[axis], 8, math.gcd(stride, 32) / 4))
+    return float(min(warp[axis], math.gcd(stride, 32)))
+
+
+def _apart(work, shape) -> float:
+    """Bytes moved per byte written: threads that are no neighbours of the results in memory write parts of sectors."""
+    threads, each = next(((t.threads, t.near) for t in shape.tiles if t.axis == work.last), (1, 1))
+    return 1.0 if threads * each >= 8 else 8 / (threads * each)
+
+
+def plain_seconds(program, stage, target) -> float:
+    """Of one launch with a thread per result: what it moves, or what one thread computes after another."""
+    from convgen.lang import access
+    from convgen.lang.count import stage_flops
+    limits, (lanes, memory, clock) = target["limits"], _RATES[target["isa"]]
+    extents = access.extents(stage)
+    moved = 4 * math.prod(stage.shape)
+    for load in stage.body.loads():
+        shape = (program.tensor(load.data[0]) or program.stage(load.data[0])).shape
+        moved += 4 * min(math.prod(shape), math.prod(extents[a] for a in {x for i in load.args for x in i.axes()}))
+    serial = math.prod(extents[a.name] for a in stage.reduce)
+    clocks = max(moved / limits["sms"] / memory, stage_flops(stage) / limits["sms"] / lanes, _LATENCY + 20 * serial)
+    return clocks / clock * 1e-6 + _LAUNCH * 1e-6

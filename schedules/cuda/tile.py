@@ -1,0 +1,128 @@
+"""One reduction in tiles: blocks of threads, every thread with sums in registers, shared copies of what several threads read.
+
+The order of loops, outermost first: blocks, vthreads (results of one thread that lie apart), threads, chunks of the reduction, taps and channels of a chunk,
+results of one thread that are neighbours. Whatever a block shares is copied at the head of a chunk.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from . import copy
+
+
+def reduction(sch, b, store, copies, choice, done):
+    """Schedule a "reduce" Block. `store`: the block that writes its results, None where they go to memory as they are; `copies`: Blocks of its staged reads."""
+    k = lambda name, default=None: choice.get(f"{b.stage}.{name}", default)
+    block = sch.get_sblock(b.name)
+    loops = sch.get_loops(block)
+    spatial, reduced = loops[:len(b.loops)], loops[len(b.loops):]
+    tiles = {t.axis: t for t in b.spread}
+    grid, far, threads, near = [], [], [], []
+    for loop, (axis, part) in zip(spatial, b.loops):
+        if part == "lanes" or axis not in tiles:
+            grid.append(loop)
+            continue
+        tile = tiles[axis]
+        outer, v, t, r = sch.split(loop, [None, tile.each // tile.near, tile.threads, tile.near])
+        grid.append(outer), far.append(v), threads.append(t), near.append(r)
+    chunks, inner, window, table = _reduction_loops(sch, b, reduced, k("chunk", 0))
+    order = [*chunks, *inner, *window, *table]
+    sch.reorder(*grid, *far, *threads, *order, *near)
+    if store is None:
+        out = sch.cache_write(block, 0, "local")
+    else:
+        out = sch.get_sblock(store.name)
+        sch.set_scope(block, 0, "local")
+    weights = _parameters(sch, block, b.parameters) if k("weights") == "shared" else []
+    _blocks(sch, grid)
+    if any(_extent(sch, v) > 1 for v in far):
+        sch.bind(sch.fuse(*far), "vthread.x")
+    thread = sch.fuse(*threads)
+    count = _extent(sch, thread)
+    sch.bind(thread, "threadIdx.x")
+    sch.reverse_compute_at(out, thread, preserve_unit_loops=True)
+    copy.results(sch, out, len(b.loops) if store is None else len(store.loops), _whole(sch, out, store or b, tiles))
+    at = chunks[-1] if chunks else thread
+    for c in copies:
+        found = sch.get_sblock(c.name)
+        sch.set_scope(found, 0, "shared")
+        sch.compute_at(found, at, preserve_unit_loops=True)
+        copy.cooperative(sch, found, len(c.loops), count, c.wide)
+        done.add(c.name)
+    for w, wide in weights:
+        sch.compute_at(w, at, preserve_unit_loops=True)
+        copy.cooperative(sch, w, len(sch.get(w).iter_vars), count, wide)
+    unrolled = [*inner, *window][len(inner) + len(window) - k("unroll", 0):] if k("unroll", 0) else []
+    for loop in [*unrolled, *near]:
+        _unroll(sch, loop)
+    for loop in table:
+        sch.unroll(loop)
+    if order:
+        init = sch.decompose_reduction(block, order[0])
+        for loop in sch.get_loops(init)[-len(near):]:
+            _unroll(sch, loop)
+    done.add(b.name)
+    if store is not None:
+        done.add(store.name)
+
+
+def _blocks(sch, loops):
+    """Bind the loops over blocks to blockIdx.x, an open batch to blockIdx.y."""
+    for loop in [l for l in loops if not isinstance(sch.get(l).extent, (int, tirx.IntImm))]:
+        loops.remove(loop)
+        if loops:
+            sch.reorder(loop, *loops)
+        sch.bind(loop, "blockIdx.y")
+    if loops:
+        sch.bind(sch.fuse(*loops), "blockIdx.x")
+
+
+def _reduction_loops(sch, b, loops, chunk):
+    """(loops over chunks, channels of a chunk, taps, constant coefficients)."""
+    chunks, inner, window, table = [], [], [], []
+    channel = [(l, axis) for l, (axis, role) in zip(loops, b.reduce) if role == "channel"]
+    longest = max((_extent(sch, l) for l, _ in channel), default=0)
+    for loop, (axis, role) in zip(loops, b.reduce):
+        if role == "channel":
+            extent = _extent(sch, loop)
+            if chunk and extent == longest:
+                longest = None
+                if extent > chunk:
+                    o, loop = sch.split(loop, [None, chunk])
+                    chunks.append(o)
+                inner.append(loop)
+            elif chunk:
+                chunks.append(loop)
+            else:
+                inner.append(loop)
+        else:
+            (window if role == "window" else table).append(loop)
+    return chunks, inner, window, table
+
+
+def _parameters(sch, block, given):
+    """(block that copies a parameter into shared memory, elements that it may move at once) for every one a block reads."""
+    found = [(i, given[region.source.name]) for i, region in enumerate(sch.get(block).reads) if region.source.name in given]
+    return [(sch.cache_read(block, i, "shared"), wide) for i, wide in found]
+
+
+def _whole(sch, out, b, tiles) -> bool:
+    """Whether the results of one thread leave in vectors: float32 neighbours in memory, from multiples of four on."""
+    last = len(b.loops) - 1 - (b.loops[-1][1] == "lanes")
+    axis, extent = b.loops[last][0], sch.get(out).iter_vars[last].dom.extent
+    return str(sch.get(out).writes[0].source.dtype) == "float32" and axis in tiles and tiles[axis].near % copy.VECTOR == 0 and _constant(extent) % copy.VECTOR == 0
+
+
+def _constant(extent) -> int:
+    return int(extent) if isinstance(extent, (int, tirx.IntImm)) else 1
+
+
+def _extent(sch, loop):
+    return int(sch.get(loop).extent)
+
+
+def _unroll(sch, loop):
+    """Left to nvcc, which keeps the source small."""
+    sch.unroll(loop)
+    sch.annotate(loop, "pragma_unroll_explicit", 0)
