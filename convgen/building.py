@@ -88,7 +88,7 @@ def build(plans: Sequence[Planned], directory: str | Path, workers: int = 1) -> 
     for planned, outcome in zip(plans, outcomes):
         if isinstance(outcome, WorkerError):
             raise WorkerError(outcome.kind, f"{planned.workload.id}: cannot build its kernel for {planned.target['name']}: {outcome}")
-    return [entry | {"origin": p.found.origin, **p.speed()} for p, entry in zip(plans, outcomes)]
+    return [entry | {"origin": p.found.origin, "record": p.found.source, **p.speed()} for p, entry in zip(plans, outcomes)]
 
 
 def _default(planned: Planned) -> Planned:

@@ -14,7 +14,8 @@ class Explanation:
     kernel: str                      # workload id
     symbol: str
     how: str                         # "exact", "any batch" or "any shape"
-    origin: str | None               # where the record came from: "exact", "near", "default"
+    origin: str | None               # how near the record is: "exact", "near", "default"
+    record: str | None               # where it came from, as a sentence
     target: str
     refused: tuple                   # (target, reason) of the library's other variants
     layout: str                      # memory format the kernel reads and writes
@@ -34,7 +35,7 @@ class Explanation:
         return asdict(self)
 
     def __str__(self) -> str:
-        match = f"{self.how} match, record: {self.origin or 'unknown'}"
+        match = f"{self.how} match, record: {self.origin or 'unknown'}" + (f", {self.record}" if self.record else "")
         lines = [self.kernel, f"  kernel {self.symbol} ({match}) for {self.target}, {self.layout}"]
         lines += [f"  variant {name} not taken: {why}" for name, why in self.refused]
         if self.copies:
@@ -66,7 +67,7 @@ def explain(server: Server, operator: str, seen, attributes) -> Explanation:
         copies.append("out")
     choice, steps = server.choice, [step for step in (entry, entry.get("prepare")) if step]
     return Explanation(
-        entry["id"], entry["symbol"], found.kernel.how, entry.get("origin"), choice.target, choice.refused,
+        entry["id"], entry["symbol"], found.kernel.how, entry.get("origin"), entry.get("record"), choice.target, choice.refused,
         entry["layout"], found.format, tuple(copies), bool(entry.get("prepare")), server.threads, entry.get("threads"),
         entry.get("workspace") or 0, entry.get("measured_us"), entry.get("torch_us"),
         server.device, choice.code, sum(len(step.get("launches") or ()) for step in steps))

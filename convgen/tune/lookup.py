@@ -1,25 +1,34 @@
-"""Which record serves a workload: exact, same machine with other threads, same family, nearest shape, else the default."""
+"""Which record serves a workload: exact, same machine with other threads, same architecture (GPUs and ARM), same family, nearest
+shape, else the default."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from .records import Store
 
-ORIGINS = {"exact": "exact", "threads": "near", "family": "near", "shape": "near", "default": "default"}
+ORIGINS = {"exact": "exact", "threads": "near", "architecture": "near", "family": "near", "shape": "near", "default": "default"}
 
 
 @dataclass
 class Found:
-    """A record (None for the default choice), how near it is, and a sentence that says why this one.
+    """A record (None for the default choice), how near it is, and why this one.
 
-    `step` is exact, threads, family, shape or default; `origin` the coarser word that libraries show.
+    `step` is exact, threads, architecture, family, shape or default; `origin` the coarser word that libraries show, `source` a
+    sentence that says where the choice came from; `reason` also says what was refused on the way.
     """
 
     record: dict | None
     step: str
-    reason: str
+    source: str
+    refused: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The whole sentence."""
+        return self.source + self.refused
 
     @property
     def origin(self) -> str:
@@ -40,14 +49,16 @@ def look_up(store: Store, description: dict, description_hash: str, target: dict
     groups = store.records(target["family"], description["operator"])
     refused: list[str] = []
     for step, fits in _STEPS:
+        if step == "architecture" and target["family"] in _ONE_ARCHITECTURE:
+            continue
         candidates = []
         for order, group in enumerate(groups):
             usable = _usable([r for r in group if r["description"] == description_hash and fits(r, description, target)], space, refused)
             candidates += [(order, record) for record in _winners(usable)]
         if candidates:
             order, record = min(candidates, key=lambda c: _preference(step, c, description, target))
-            return Found(record, step, _explain(step, record, target) + _refusals(refused))
-    return Found(None, "default", "no record fits this workload, the default schedule is used" + _refusals(refused))
+            return Found(record, step, _explain(step, record, target), _refusals(refused))
+    return Found(None, "default", "no record fits this workload, the default schedule is used", _refusals(refused))
 
 
 def _same_workload(record, description, target):
@@ -66,6 +77,10 @@ def _same_machine(record, target):
     return (record.get("microarchitecture"), record.get("isa")) == (target.get("microarchitecture"), target.get("isa"))
 
 
+def _same_architecture(record, description, target):
+    return _same_workload(record, description, target) and record.get("isa") == target.get("isa")
+
+
 def _similar(record, description, target):
     """Another shape of the same structure: the same description, layout, dtypes and kinds of dims."""
     return (record.get("layout") == description.get("layout") and record.get("dtypes") == dtypes_of(description)
@@ -73,7 +88,9 @@ def _similar(record, description, target):
             and all(isinstance(v, int) and v > 0 for v in record["dims"].values()))
 
 
-_STEPS = (("exact", _exact), ("threads", _other_threads), ("family", _same_workload), ("shape", _similar))
+_STEPS = (("exact", _exact), ("threads", _other_threads), ("architecture", _same_architecture), ("family", _same_workload), ("shape", _similar))
+# Where the instruction set says little of the machine: records of AVX2 and AVX-512 serve each other if the space allows them.
+_ONE_ARCHITECTURE = ("x86",)
 
 
 def _usable(records: list[dict], space, refused: list[str]) -> list[dict]:
@@ -113,7 +130,16 @@ def _preference(step: str, candidate: tuple[int, dict], description: dict, targe
     order, record = candidate
     threads = abs(math.log2(max(1, record.get("threads", 1)) / max(1, target.get("threads", 1))))
     return (_distance(record, description) if step == "shape" else 0.0, record["target"] != target["fingerprint"],
-            not _same_machine(record, target), threads, order, record["median_us"])
+            not _same_machine(record, target), _apart(record, target), threads, order, record["median_us"])
+
+
+def _apart(record: dict, target: dict) -> float:
+    """How far the record's architecture is from the target's: compute capabilities by their numbers, others are the same or not."""
+    here, there = target.get("isa"), record.get("isa")
+    if here == there or target["family"] in _ONE_ARCHITECTURE:
+        return 0.0
+    numbers = [re.fullmatch(r"sm_(\d+)\w?", str(isa)) for isa in (here, there)]
+    return abs(int(numbers[0][1]) - int(numbers[1][1])) if all(numbers) else 1000.0
 
 
 def _distance(record: dict, description: dict) -> float:
@@ -124,9 +150,11 @@ def _distance(record: dict, description: dict) -> float:
 
 
 def _explain(step: str, record: dict, target: dict) -> str:
+    machine = "card" if target["family"] == "cuda" else "core"
     return {
         "exact": f"tuned for this workload on {record['target']}",
         "threads": f"tuned for this workload on this processor with {record.get('threads')} threads instead of {target.get('threads')}",
+        "architecture": f"tuned for this workload on {record['target']}, another {machine} with {record.get('isa')}",
         "family": f"tuned for this workload on {record['target']}, another machine of the family",
         "shape": f"tuned for the nearest shape {record['workload']} on {record['target']}",
     }[step]
