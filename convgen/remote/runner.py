@@ -20,7 +20,8 @@ from ..workers.scratch import scratch_folder
 from .address import Tracker
 
 WAIT = 600.0  # seconds a candidate waits for a server while others use it
-ANSWER = 15.0  # seconds beyond its limit after which a server that still says nothing is given up
+ANSWER = 20.0  # seconds beyond its limit after which a client is given up
+OVERHEAD = 2.0  # seconds of a session that are no candidate's: sending and loading it, on a busy machine
 BYTES_PER_SECOND = 4e6  # of a slow network; what it costs to send buffers is added to a candidate's limit
 
 
@@ -159,7 +160,7 @@ class RemoteRunner:
         workers = self._crew(max(1, min(len(self.servers()), len(messages)))) if len(messages) > 1 else self._crew(1)
         if seconds is None:
             seconds = time_limit(self.budget, self._elements.get(description["id"], 0), best_us, None)
-        seconds += transfers * max(_nbytes(entry, description["dims"]) for entry in entries) / BYTES_PER_SECOND
+        seconds += OVERHEAD + transfers * max(_nbytes(entry, description["dims"]) for entry in entries) / BYTES_PER_SECOND
         wait, deadline = self.wait, None
         if longest is not None:
             wait, deadline, seconds = min(wait, max(1.0, longest)), time.monotonic() + longest, max(0.5, min(seconds, longest))

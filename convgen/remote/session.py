@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import socket
 import struct
 import time
@@ -16,6 +17,7 @@ from ..errors import WorkerError
 from .facts import FUNCTION, unfit
 from .kernel import RemoteKernel
 
+ANSWER = 10.0  # seconds beyond a session's end after which a server that still says nothing is given up
 PATIENCE = 15.0  # seconds without any server of the key before there is none left; a server that restarts is back sooner
 
 
@@ -82,6 +84,8 @@ def acquire(tracker: dict, seconds: float, wait: float):
                     if time.monotonic() - begun > wait:
                         raise WorkerError("busy", f"no server with the key {key!r} at the tracker {name} was free within {wait:.0f} s")
                 host, port, matchkey = asked.answer()
+                # A machine that was switched off says nothing, and TVM waits for it without end: the alarm then ends this process.
+                signal.setitimer(signal.ITIMER_REAL, seconds + ANSWER)
                 return rpc.connect(host, port, matchkey, session_timeout=seconds), f"{host}:{port}"
             except OSError as error:
                 raise WorkerError("device", f"the tracker at {name} was lost: {error}") from None
@@ -144,7 +148,8 @@ class Session:
         try:
             self.remote.get_function("CloseRPCConnection")()
         except Exception:  # it is closed already
-            return
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Kernels on servers: what is right is measured and raced, what is wrong in any way costs one failure of the right kind."""
 
+import os
+import signal
 import subprocess
 
 import pytest
@@ -79,3 +81,17 @@ def test_servers_that_cannot_measure_for_the_target(runner, guarded, description
     monkeypatch.setattr(runner, "target", TARGET | change)
     with pytest.raises(TuneError, match=words):
         runner.measure(guarded("right"), entry(SHAPE), description)
+
+
+@pytest.mark.slow
+def test_a_machine_that_falls_silent_costs_its_time_and_no_candidate(farm, guarded, description):
+    """Longer than a session and the patience after it: about 20 s."""
+    silent, other = farm.serve("silent", "silent")
+    runner = RemoteRunner(TARGET, Tracker(*parse_address(farm.address), "silent"), budget=0.02)
+    try:
+        os.killpg(silent.pid, signal.SIGSTOP)
+        found = runner.measure_many([(guarded("right"), entry(SHAPE))] * 4, description, best_us=10.0)
+        assert all(f.median_us > 0 for f in found), [str(f) for f in found]
+    finally:
+        runner.close()
+        os.killpg(silent.pid, signal.SIGCONT)
