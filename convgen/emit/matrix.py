@@ -158,22 +158,23 @@ class Merged:
 
 @dataclass(frozen=True)
 class Tile:
-    """What one block computes: rows × columns, terms at a time, by `down` × `across` warps."""
+    """What one block computes: rows × columns, terms at a time, by `down` × `across` warps; `ahead`: the next terms are on their way meanwhile."""
 
     rows: int
     columns: int
     terms: int
     down: int
     across: int
+    ahead: bool = False
 
     @staticmethod
     def of(text: str) -> "Tile":
-        """From a knob's value, for example "64x64x32/2x2"."""
-        block, _, warps = text.partition("/")
-        return Tile(*map(int, block.split("x")), *map(int, warps.split("x")))
+        """From a knob's value, for example "64x64x32/2x2/ahead"."""
+        block, warps, *more = text.split("/")
+        return Tile(*map(int, block.split("x")), *map(int, warps.split("x")), more == ["ahead"])
 
     def __str__(self):
-        return f"{self.rows}x{self.columns}x{self.terms}/{self.down}x{self.across}"
+        return f"{self.rows}x{self.columns}x{self.terms}/{self.down}x{self.across}" + "/ahead" * self.ahead
 
 
 def layouts(program, stage, product: Product, tile: Tile) -> tuple:

@@ -12,18 +12,21 @@ _SHAPES = ((32, 32), (64, 32), (32, 64), (64, 64), (128, 32), (128, 64), (64, 12
 _TERMS = (32, 64, 16)
 _WARPS = ((2, 2), (1, 2), (2, 1), (2, 4), (4, 2), (4, 1), (1, 4))  # down × across
 _FRAGMENTS = 8  # of sums per warp: 8 registers each, beside those of data and weights
+_AHEAD = 64  # elements of the next slices in one thread's registers
 _USEFUL = 0.25  # the share of a tile's products that must be useful: ordinary multiply-adds are at least four times slower
 RATE = 8  # about how many ordinary multiply-adds pass in the time of one: peaks of A100 and H100 differ by 15, and part of that is lost
 
 
 def tiles(program, stage, target: dict) -> list:
     """Values of the knob, the best expected one first; empty where the stage is no product of matrices that becomes the output."""
-    product = matrix.find(program, stage)
-    if product is None or P.epilogue_of(program)[0] is not stage:
-        return []
+    product, (anchor, store) = matrix.find(program, stage), P.epilogue_of(program)
+    results = {s.name for s in program.run_stages if s is not stage}
+    if product is None or anchor is not stage or store is not None and any(load.data[0] in results for load in store.body.loads()):
+        return []  # TVM moves a store that waits for other results, too, to none of its producers
     sizes = product.sizes(stage)
-    found = [Tile(r, c, t, *w) for r, c in _SHAPES for t in _TERMS for w in _WARPS]
-    found = [t for t in found if _fits(t, sizes, matrix.run_of_data(program, stage, product), matrix.run_of_output(program, stage, product), target)]
+    found = [Tile(r, c, t, *w, ahead) for r, c in _SHAPES for t in _TERMS for w in _WARPS for ahead in (True, False)]
+    data, out = (run(program, stage, product)[1] for run in (matrix.run_of_data, matrix.run_of_output))
+    found = [t for t in found if _fits(t, sizes, data, out, target)]
     return [str(t) for t in sorted(found, key=lambda t: _time(t, sizes, target))]
 
 
@@ -52,20 +55,22 @@ def shared_bytes(tile: Tile) -> int:
 
 
 def _fits(tile: Tile, sizes, data, out, target) -> bool:
-    """Whether fragments divide among the warps, copies among the threads, and everything fits; more than the matrices have is not tried."""
+    """Whether fragments divide among the warps, copies (`data`, `out` elements at once) among the threads, and everything fits; more than the matrices have is not tried."""
     warps = tile.down * tile.across
     if tile.rows % (EDGE * tile.down) or tile.columns % (EDGE * tile.across) or (tile.rows // tile.down) * (tile.columns // tile.across) > _FRAGMENTS * EDGE * EDGE:
         return False
     threads = warps * target["limits"]["warp"]
-    even = all(elements % (threads * width) == 0 for elements, width in ((tile.rows * tile.terms, data[1]), (tile.terms * tile.columns, 8), (tile.rows * tile.columns, out[1])))
+    if tile.ahead and (sizes[2] <= tile.terms or tile.terms * (tile.rows + tile.columns) // threads > _AHEAD):
+        return False
+    even = all(elements % (threads * width) == 0 for elements, width in ((tile.rows * tile.terms, data), (tile.terms * tile.columns, 8), (tile.rows * tile.columns, out)))
     within = all(step == least or step < 2 * n for step, n, least in zip((tile.rows, tile.columns, tile.terms), sizes, (32, 32, 16)))
     return even and within and threads <= target["limits"]["threads_per_block"] and shared_bytes(tile) <= target["limits"]["shared_per_block"]
 
 
 def _time(tile: Tile, sizes, target) -> tuple:
-    """An estimate never measured: rounds of blocks over the multiprocessors, times products and loads of one; four warps and longer slices are preferred among equals."""
+    """An estimate never measured: rounds of blocks over the multiprocessors, times products and loads of one; slices fetched ahead, four warps and longer slices are preferred among equals."""
     rows, columns, terms = sizes
     blocks = -(-rows // tile.rows) * -(-columns // tile.columns)
     slices = -(-terms // tile.terms)
     one = slices * tile.terms * (tile.rows * tile.columns + 32 * (tile.rows + tile.columns))
-    return -(-blocks // target["limits"]["sms"]) * one, abs(tile.down * tile.across - 4), -tile.terms, abs(tile.down - tile.across)
+    return -(-blocks // target["limits"]["sms"]) * one, not tile.ahead, abs(tile.down * tile.across - 4), -tile.terms, abs(tile.down - tile.across)

@@ -52,6 +52,8 @@ def product(sch, b, copy, store, tile: Tile):
         loops = sch.get_loops(slice_)
         loops, lanes = (loops[:-1], loops[-1:]) if vector else (loops, [])
         _spread(sch, loops[-2:], along, width, warps, lanes)
+    if tile.ahead:
+        _ahead(sch, ko, data, weights)
     for i, scope, along in ((0, F.DATA, data_along), (1, F.WEIGHTS, 1)):
         fragment = sch.cache_read(sums, i, scope)
         sch.compute_at(fragment, kf)
@@ -61,6 +63,15 @@ def product(sch, b, copy, store, tile: Tile):
     whole = sch.blockize(sch.get_loops(kept)[-2])
     sch.storage_align(whole, 0, -2, EDGE, _SKEW_SUMS)
     sch.tensorize(whole, F.store(tile.rows // tile.down // EDGE, tile.columns // tile.across // EDGE, order[out_along]))
+
+
+def _ahead(sch, loop, *slices):
+    """Slices pass through registers, and TVM's software pipeline moves reading the next ones from memory in front of computing with these."""
+    for slice_ in slices:
+        sch.annotate(slice_, "tirx.manifest_shared_memory_local_stage", 1)
+    # the loop's body: into registers and into shared memory, for each slice, and computing
+    sch.annotate(loop, "software_pipeline_stage", [0, 0, 0, 0, 1])
+    sch.annotate(loop, "software_pipeline_order", [0, 3, 1, 4, 2])
 
 
 def _flatten(sch, out, store, product):

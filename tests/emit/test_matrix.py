@@ -102,3 +102,20 @@ def test_defaults_take_the_tensor_cores_where_it_is_worth_it(text, taken):
     assert space.valid(choice) is None and bool(choice["sum.tensor"]) == taken
     if taken:
         assert space.default() == choice  # and no algorithm of fewer multiplications is thought faster
+
+
+def test_a_store_that_waits_for_other_results_is_left_alone():
+    from convgen.lang import operator
+
+    @operator(dims="N C O H W", epilogue=False)
+    def gated2d(o):
+        """A 1x1 convolution, scaled by the mean of each output's row."""
+        n, k, p, q = o.axes("N O H W")
+        c, other, s = o.axis("c", o.C), o.axis("other", o.C), o.axis("s", o.W)
+        x = o.input("x", "N C H W")
+        gate = o.stage(o.sum(x[n, other, p, s], (other, s), name="gate"), (n, p))
+        return o.stage(o.sum(o.param("weight", "O", "C")[k, c] * x[n, c, p, q], c), (n, k, p, q))[n, k, p, q] * gate[n, p]
+
+    program = merged(access.specialised(gated2d(N=1, C=64, O=64, H=8, W=8, dtype="float16").program))
+    found = [s for s in program.run_stages if matrix.find(program, s) is not None]
+    assert len(found) == 1 and plan.epilogue_of(program)[0] is found[0] and matrices.tiles(program, found[0], SM90) == []
