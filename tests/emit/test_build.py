@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import subprocess
 
 import numpy as np
@@ -83,23 +84,30 @@ def test_workspace_is_what_the_loops_allocate(service, tmp_path, copies, least, 
     assert least <= entry["workspace"] <= most
 
 
-def result(kernels, w, tensors):
-    (answer,) = kernels.ask([{"cmd": "run", "description": w.description, "target": target(), "tensors": {k: v.tolist() for k, v in tensors.items()}}])
+@pytest.fixture(params=["native", "cuda:sm_90"])
+def machine(request):
+    if request.param.startswith("cuda") and shutil.which("g++") is None:
+        pytest.skip("emulating CUDA kernels needs g++")
+    return target(request.param) | ({"output": "source"} if request.param.startswith("cuda") else {})
+
+
+def result(kernels, w, tensors, machine):
+    (answer,) = kernels.ask([{"cmd": "run", "description": w.description, "target": machine, "tensors": {k: v.tolist() for k, v in tensors.items()}}])
     return np.array(answer)
 
 
-def test_activations_keep_what_is_no_number(kernels):
+def test_activations_keep_what_is_no_number(kernels, machine):
     w = parse("conv2d:n1,c2,o3,h4,w4,k1x1:f32.f32.f32:nchw:act=relu6")
     tensors = w.program.sample(0)
     tensors["x"][0, 0, 1, 2] = math.nan
-    lost = np.isnan(result(kernels, w, tensors))
+    lost = np.isnan(result(kernels, w, tensors, machine))
     assert lost[0, :, 1, 2].all() and lost.sum() == 3
 
 
-def test_a_position_that_is_no_number_lies_outside_the_image(kernels):
+def test_a_position_that_is_no_number_lies_outside_the_image(kernels, machine):
     w = parse("deform_conv2d:n1,c3,o4,h5,w5,k3x3;padding=1:f32.f32.f32:nchw")
     tensors = w.program.sample(0)
     tensors["offset"][0, :, 2, 3] = math.nan
-    given = result(kernels, w, tensors)
+    given = result(kernels, w, tensors, machine)
     tensors["offset"][0, :, 2, 3] = 1000.0
-    assert (given == result(kernels, w, tensors)).all()
+    assert (given == result(kernels, w, tensors, machine)).all()

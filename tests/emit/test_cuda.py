@@ -1,8 +1,14 @@
 """Every operator's CUDA kernels: accepted by nvcc, and run from the same source on the processor, right by the float64 oracle."""
 
+import importlib.util
+import json
 import math
+import os
 import random
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +18,7 @@ from convgen.errors import EmitError
 from convgen.ops import table
 from convgen.tune.cases import CaseBook
 from convgen.tune.verify import verify
-from tests.emit.kernels import complaints, job, target
+from tests.emit.kernels import ROOT, complaints, job, target
 from tests.emit.workloads import HARD, workload
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
@@ -95,6 +101,39 @@ def test_integer_kernels_are_rounded_step_by_step(kernels):
 def test_launches_that_no_gpu_takes_are_refused(launch, said):
     with pytest.raises(EmitError, match=f"k: .*{said}"):
         limits.refuse({"symbol": "k"} | launch, gpu()["limits"])
+
+
+_BUILD = """
+import hashlib, json, pathlib, sys
+import tvm
+from convgen.emit import build_kernel
+job = json.loads(sys.stdin.read())
+entry = build_kernel(job["description"], job["target"], None, sys.argv[1], "cg_test")
+print(hashlib.sha256(pathlib.Path(sys.argv[1], entry["source"]).read_bytes()).hexdigest(), tvm.get_global_func("ffi.Module.create.cuda", allow_missing=True) is not None)
+"""
+
+
+def test_a_driver_changes_nothing(tmp_path):
+    """Where TVM can load a driver it wants to compile CUDA itself, by packages of its own; the source stays the same and nobody is asked."""
+    library = nvidia_runtime()
+    if library is None or importlib.util.find_spec("tvm") is None:
+        pytest.skip("needs the compiler and libcudart.so.13 of the CUDA toolkit")
+    needed = ("cuDeviceGetName", "cuFuncSetAttribute", "cuGetErrorName", "cuGetErrorString", "cuLaunchKernelEx", "cuModuleGetFunction", "cuModuleLoadData", "cuModuleUnload", "cuTensorMapEncodeTiled")
+    (tmp_path / "driver.c").write_text("".join(f"int {name}(void) {{ return 100; }}\n" for name in needed))
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so.1", tmp_path / "driver.c"], check=True)
+    w, found = workload("conv1d", HARD["conv1d"][0]), []
+    for paths in ([], [str(tmp_path), str(library)]):
+        env = {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(paths), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", _BUILD, tmp_path], input=json.dumps({"description": w.description, "target": gpu()}), env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        found.append(done.stdout.split())
+    assert found[0][0] == found[1][0] and [driver for _, driver in found] == ["False", "True"]
+
+
+def nvidia_runtime():
+    """The toolkit's folder of libcudart.so.13, None where there is none."""
+    homes = [Path(p).resolve() for p in (os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda", "/usr/local/cuda-13.0") if p]
+    return next((home / sub for home in homes for sub in ("lib64", "lib", "targets/x86_64-linux/lib") if (home / sub / "libcudart.so.13").exists()), None)
 
 
 @pytest.mark.slow
