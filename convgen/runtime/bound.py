@@ -20,11 +20,11 @@ from convgen.runtime.sizes import evaluate
 class _State:
     """One set of parameters and all that was made of it. Replaced as a whole by `update`, so a call sees one set only."""
 
-    def __init__(self, given: dict, seen: dict):
+    def __init__(self, given: dict, seen: dict, served: bool):
         self.given, self.seen = given, seen
         self.versions = {name: _version(tensor) for name, tensor in given.items()}
         self.wants_gradient = any(getattr(tensor, "requires_grad", False) for tensor in given.values())
-        self.raw = {n: arrays.snapshot(v, strides_of(v.shape, range(len(v.shape)))) for n, v in seen.items()}
+        self.raw = {n: arrays.snapshot(v, strides_of(v.shape, range(len(v.shape)))) for n, v in seen.items()} if served else {}
         self.shapes = {n: (v.shape, v.dtype) for n, v in seen.items()}
         self.held: dict = {}
         self.plans: dict = {}
@@ -160,21 +160,25 @@ class Bound:
     def _make(self, given: dict) -> _State:
         given = {n: t for n, t in given.items() if t is not None}
         seen = views(self.operator, given)
-        device = device_of(self.operator, seen, "") or None
-        state = _State(given, seen)
+        first = next(iter(seen.values()), None)
+        device = device_of(self.operator, seen, self._servers.first.device)
         try:
-            server = self._servers.of(device, self.operator) if device else self._servers.first
-            candidates = self._candidates(state, server)
-            if not candidates:
-                raise NoKernel(self._no_candidate(state, server))
-            first = next(iter(seen.values()), None)
-            if len(candidates) == 1 and not candidates[0][0].general and (first or server.device == arrays.CPU):
-                self._held(state, server, *candidates[0], first)
-                state.raw = {}
-            server.builder.settle(first)
+            server = self._servers.of(device, self.operator)
+            return self._prepared(_State(given, seen, True), server, first)
         except NoKernel:
             if self._missing.mode == "error":
                 raise
+        return _State(given, seen, False)
+
+    def _prepared(self, state: _State, server: Server, first: arrays.View | None) -> _State:
+        """The state with what can be prepared before the inputs are known. Raises NoKernel if no kernel can ever serve it."""
+        candidates = self._candidates(state, server)
+        if not candidates:
+            raise NoKernel(self._no_candidate(state, server))
+        if len(candidates) == 1 and not candidates[0][0].general and (first or server.device == arrays.CPU):
+            self._held(state, server, *candidates[0], first)
+            state.raw = {}
+        server.builder.settle(first)
         return state
 
     def _candidates(self, state: _State, server: Server) -> list[tuple[Kernel, Resolved]]:

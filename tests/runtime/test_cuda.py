@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from convgen.errors import ArgumentError, Error, NoKernel
-from convgen.runtime import cuda, load
 from tests.cuda_driver import library
-from tests.cuda_driver.device import HERE, Array, Machine, build_driver, build_kernels
+from tests.cuda_driver.device import Array
 
 RNG = np.random.default_rng(0)
 X, X5 = RNG.integers(-3, 4, (1, 4, 6, 6)).astype(np.float32), RNG.integers(-3, 4, (5, 4, 5, 5)).astype(np.float32)
@@ -21,107 +20,80 @@ def conv(x, w=W):
     return sum(np.einsum("nchw,oc->nohw", padded[:, :, i:i + x.shape[2], j:j + x.shape[3]], w[:, :, i, j]) for i in range(3) for j in range(3))
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cuda")
-    return build_driver(folder), build_kernels(HERE / "kernels.cu", folder / "kernels.so")
-
-
-@pytest.fixture
-def machine(built, monkeypatch):
-    """A machine with two different devices; nothing of it is left behind."""
-    monkeypatch.setenv("FAKE_CUDA_DEVICES", "8.0 NVIDIA A100,9.0 NVIDIA H100")
-    monkeypatch.setenv("FAKE_CUDA_CODE", str(built[1]))
-    monkeypatch.setattr(cuda, "LIBRARY", str(built[0]))
-    monkeypatch.setattr(cuda, "_driver", None)
-    machine = Machine(built[0])
-    machine.forget()
-    machine.limit("shared", 99 << 10)
-    yield machine
-    machine.capture(False)
-
-
-@pytest.fixture
-def lib(machine, kernels, monkeypatch, tmp_path):
-    """Variants for both devices and for the CPU."""
-    path = library.link(monkeypatch, tmp_path / "ops.cvg", ["sm_80", "sm_90"], {"x86:avx2": kernels["x86:avx2"]}, name=f"gpu_{tmp_path.name}")
-    return load(path, name=f"gpu_{tmp_path.name}")
-
-
-def test_cpu_and_both_devices_at_once(lib, machine):
-    assert np.array_equal(lib.conv2d(X, W, padding=1), conv(X))
+def test_cpu_and_both_devices_at_once(gpu_lib, machine):
+    assert np.array_equal(gpu_lib.conv2d(X, W, padding=1), conv(X))
     assert machine.calls() == []  # a library that is used on the CPU leaves the driver alone
     for index in (0, 1, 0):
-        y = lib.conv2d(Array(X, index), Array(W, index), padding=1)
+        y = gpu_lib.conv2d(Array(X, index), Array(W, index), padding=1)
         assert isinstance(y, Array) and y.index == index and np.array_equal(y.host, conv(X))
-        explained = lib.explain("conv2d", Array(X, index), Array(W, index), padding=1)
+        explained = gpu_lib.explain("conv2d", Array(X, index), Array(W, index), padding=1)
         isa = ("sm_80", "sm_90")[index]
         assert (explained.target, explained.code, explained.device, explained.launches) == (f"cuda:{isa}", isa, f"cuda:{index}", 3)
     assert machine.calls("cuModuleLoadDataEx") == ["cuModuleLoadDataEx 0 cubin 80", "cuModuleLoadDataEx 1 cubin 90"]
-    assert lib.stats()["calls"][PREPARED] == 4
-    assert {PREPARED, BATCH} <= set(lib.workloads()) and lib.variant == "x86:avx2"
-    cpu = lib.explain("conv2d", X, W, padding=1)
+    assert gpu_lib.stats()["calls"][PREPARED] == 4
+    assert {PREPARED, BATCH} <= set(gpu_lib.workloads()) and gpu_lib.variant == "x86:avx2"
+    cpu = gpu_lib.explain("conv2d", X, W, padding=1)
     assert cpu.device == "cpu" and ("cuda:sm_90", "it is for tensors on CUDA devices") in cpu.refused
 
 
-def test_a_warm_call_only_launches(lib, machine):
+def test_a_warm_call_only_launches(gpu_lib, machine):
     """So it may be captured: the driver refuses everything else while it is."""
     x, w, x5 = Array(X), Array(W), Array(X5)
-    lib.conv2d(x, w, padding=1), lib.conv2d(x5, w, padding=1)
-    f = lib.bind("conv2d", weight=w, padding=1)
+    gpu_lib.conv2d(x, w, padding=1), gpu_lib.conv2d(x5, w, padding=1)
+    f = gpu_lib.bind("conv2d", weight=w, padding=1)
     f(x)
     machine.forget()
     machine.capture(True)
-    for y, wanted in ((lib.conv2d(x, w, padding=1), X), (lib.conv2d(x5, w, padding=1), X5), (f(x), X)):
+    for y, wanted in ((gpu_lib.conv2d(x, w, padding=1), X), (gpu_lib.conv2d(x5, w, padding=1), X5), (f(x), X)):
         assert np.array_equal(y.host, conv(wanted))
     assert {line.split()[0] for line in machine.calls()} == {"cuLaunchKernel"}
     assert [line.split()[1] for line in machine.calls()] == [
         "conv_prepare_kernel", "conv_run_kernel", "conv_run_kernel_1", "batch_run_kernel", "conv_run_kernel", "conv_run_kernel_1"]
 
 
-def test_the_stream_is_the_callers(lib, machine):
+def test_the_stream_is_the_callers(gpu_lib, machine):
     import tvm_ffi
 
     x, w = Array(X, 1), Array(W, 1)
-    lib.conv2d(x, w, padding=1)
+    gpu_lib.conv2d(x, w, padding=1)
     assert x.streams == [1] and all(line.endswith("stream 0") for line in machine.calls("cuLaunchKernel"))
     machine.forget()
     with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda", 1), 0x7000):
-        lib.conv2d(x, w, padding=1)
+        gpu_lib.conv2d(x, w, padding=1)
     assert x.streams == [1, 0x7000]
     launches = machine.calls("cuLaunchKernel")
     assert len(launches) == 3 and all("device 1 " in line and line.endswith("stream 0x7000") for line in launches)
 
 
 @pytest.mark.parametrize("before", [None, 0, 1])
-def test_whatever_context_the_thread_has(lib, machine, before):
-    lib.conv2d(Array(X), Array(W), padding=1), lib.conv2d(Array(X, 1), Array(W, 1), padding=1)
+def test_whatever_context_the_thread_has(gpu_lib, machine, before):
+    gpu_lib.conv2d(Array(X), Array(W), padding=1), gpu_lib.conv2d(Array(X, 1), Array(W, 1), padding=1)
     machine.context(before)
     for index in (0, 1):
-        assert np.array_equal(lib.conv2d(Array(X, index), Array(W, index), padding=1).host, conv(X))
+        assert np.array_equal(gpu_lib.conv2d(Array(X, index), Array(W, index), padding=1).host, conv(X))
         assert machine.current() == before
     machine.context(None)
 
 
-def test_any_batch(lib, machine):
+def test_any_batch(gpu_lib, machine):
     for n in (1, 3, 9):
         x = np.resize(X5, (n, 4, 5, 5))
-        assert np.array_equal(lib.conv2d(Array(x), Array(W), padding=1).host, conv(x))
+        assert np.array_equal(gpu_lib.conv2d(Array(x), Array(W), padding=1).host, conv(x))
     assert [line.partition("grid ")[2].split()[0] for line in machine.calls("cuLaunchKernel")] == ["2", "5", "15"]
 
 
-def test_out_and_strides(lib):
+def test_out_and_strides(gpu_lib):
     out = Array(np.zeros((1, 8, 6, 6), np.float32))
-    assert lib.conv2d(Array(X), Array(W), padding=1, out=out) is out and np.array_equal(out.host, conv(X))
+    assert gpu_lib.conv2d(Array(X), Array(W), padding=1, out=out) is out and np.array_equal(out.host, conv(X))
     with pytest.raises(ArgumentError, match="x must lie compact in the kernel's memory format, aligned to 64 bytes; on CUDA devices only torch"):
-        lib.conv2d(Array(X, offset=4), Array(W), padding=1)
+        gpu_lib.conv2d(Array(X, offset=4), Array(W), padding=1)
     with pytest.raises(ArgumentError, match="out must be on the device of the inputs .cuda:0., got cuda:1"):
-        lib.conv2d(Array(X), Array(W), padding=1, out=Array(out.host, 1))
+        gpu_lib.conv2d(Array(X), Array(W), padding=1, out=Array(out.host, 1))
 
 
-def test_bound(lib, machine):
+def test_bound(gpu_lib, machine):
     w = Array(W, 1)
-    f = lib.bind("conv2d", weight=w, padding=1)
+    f = gpu_lib.bind("conv2d", weight=w, padding=1)
     assert np.array_equal(f(Array(X, 1)).host, conv(X))  # the weight fits two kernels, so the first call prepares it for this one
     assert [line.split()[:2] for line in machine.calls("cuStreamSynchronize", "cuLaunchKernel")][:3] == [
         ["cuStreamSynchronize", "0"], ["cuLaunchKernel", "conv_prepare_kernel"], ["cuStreamSynchronize", "0"]]
@@ -139,8 +111,8 @@ def test_bound(lib, machine):
     assert np.array_equal(f(Array(X)).host, conv(X))
 
 
-def test_bound_without_parameters_serves_every_device(lib, machine):
-    f = lib.bind("gate2d")
+def test_bound_without_parameters_serves_every_device(gpu_lib, machine):
+    f = gpu_lib.bind("gate2d")
     x, gate = RNG.random((2, 3, 4, 5), np.float32), RNG.random((2, 3), np.float32)
     wanted = x * gate[:, :, None, None]
     assert np.array_equal(f(x, gate), wanted)
@@ -148,27 +120,27 @@ def test_bound_without_parameters_serves_every_device(lib, machine):
     assert machine.calls("cuFuncSetAttribute") == ["cuFuncSetAttribute gate_run_kernel 8 60000"] * 2  # dynamic shared memory beyond 48 KiB
 
 
-def test_mixed_devices(lib):
+def test_mixed_devices(gpu_lib):
     with pytest.raises(ArgumentError, match="conv2d: all tensors of a call must be on one device, got x on cuda:0 and weight on cpu"):
-        lib.conv2d(Array(X), W, padding=1)
+        gpu_lib.conv2d(Array(X), W, padding=1)
     with pytest.raises(NoKernel, match="does not serve tensors on cuda:2: there is no device cuda:2 here, the driver finds 2"):
-        lib.conv2d(Array(X, 2), Array(W, 2), padding=1)
+        gpu_lib.conv2d(Array(X, 2), Array(W, 2), padding=1)
 
 
-def test_a_block_that_does_not_fit(lib, machine):
+def test_a_block_that_does_not_fit(gpu_lib, machine):
     machine.limit("shared", 48 << 10)
     x, gate = Array(np.ones((2, 3, 4, 5), np.float32)), Array(np.ones((2, 3), np.float32))
     with pytest.raises(NoKernel, match=r"gate_run_kernel needs 60000 bytes of shared memory per block and cuda:0 \(NVIDIA A100, sm_80\) offers 49152"):
-        lib.gate2d(x, gate)
+        gpu_lib.gate2d(x, gate)
 
 
-def test_a_failing_launch_says_so(lib, monkeypatch):
+def test_a_failing_launch_says_so(gpu_lib, monkeypatch):
     monkeypatch.setenv("FAKE_CUDA_FAIL", "719")
     with pytest.raises(Error, match=r"the kernel .* failed: CUDA error 719 CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"):
-        lib.conv2d(Array(X), Array(W), padding=1)
+        gpu_lib.conv2d(Array(X), Array(W), padding=1)
 
 
-def test_many_threads(lib, machine):
+def test_many_threads(gpu_lib, machine):
     """Eight threads, both devices and the CPU: every module is loaded once per device."""
     wrong = []
 
@@ -176,7 +148,7 @@ def test_many_threads(lib, machine):
         rng = np.random.default_rng(seed)
         for _ in range(10):
             x, index = rng.integers(-3, 4, X.shape).astype(np.float32), int(rng.integers(3)) - 1
-            y = lib.conv2d(x, W, padding=1) if index < 0 else lib.conv2d(Array(x, index), Array(W, index), padding=1).host
+            y = gpu_lib.conv2d(x, W, padding=1) if index < 0 else gpu_lib.conv2d(Array(x, index), Array(W, index), padding=1).host
             if not np.array_equal(y, conv(x)):
                 wrong.append((seed, index))
 
@@ -186,19 +158,19 @@ def test_many_threads(lib, machine):
     assert not wrong and len(machine.calls("cuModuleLoadDataEx")) == 2
 
 
-def test_selftest_and_warmup(lib, machine):
-    findings = lib.selftest()
+def test_selftest_and_warmup(gpu_lib, machine):
+    findings = gpu_lib.selftest()
     assert {f.device for f in findings} == {"cpu", "cuda:0", "cuda:1"} and not any(f.problem for f in findings)
     machine.forget()
-    lib.warmup()
+    gpu_lib.warmup()
     assert not machine.calls("cuModuleLoadDataEx") and len(machine.calls("cuMemAlloc")) == len(machine.calls("cuMemFree"))
 
 
-def test_tensors_that_cannot_be_allocated(lib, monkeypatch):
+def test_tensors_that_cannot_be_allocated(gpu_lib, monkeypatch):
     monkeypatch.delattr(Array, "__array_namespace__")
     gate = lambda: (Array(np.ones((2, 3, 4, 5), np.float32)), Array(np.full((2, 3), 2, np.float32)))  # noqa: E731
     with pytest.raises(ArgumentError, match="a tensor of Array on cuda:0 has no array namespace to allocate from; pass torch tensors, or out="):
-        lib.gate2d(*gate())
+        gpu_lib.gate2d(*gate())
     out = Array(np.zeros((2, 3, 4, 5), np.float32))
-    lib.gate2d(*gate(), out=out)
+    gpu_lib.gate2d(*gate(), out=out)
     assert (out.host == 2).all()
