@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from convgen.errors import LibraryError
 from convgen.runtime import manifest as manifests
-from convgen.runtime.variants import obstacle
+from convgen.runtime.variants import obstacle, release
 
 _FACTS = ("id", "symbol", "origin", "threads", "workspace", "measured_us", "torch_us")
 
@@ -27,7 +27,7 @@ def inspect(path) -> dict:
         "bytes": sum(f["size"] for f in data["files"].values()), "damage": damage,
         "operators": {n: [s.get("summary", "") for s in o["signatures"]] for n, o in data["operators"].items()},
         "variants": [
-            {"target": v["target"]["name"], "file": v["file"], "obstacle": obstacle(v),
+            {"target": v["target"]["name"], "file": v["file"], "obstacle": obstacle(v), "cuda": v.get("cuda"),
              "kernels": [{fact: kernel.get(fact) for fact in _FACTS} for kernel in v["kernels"]]}
             for v in data["variants"]
         ],
@@ -42,10 +42,17 @@ def to_text(facts: dict) -> str:
     lines += [f"damaged: {problem}" for problem in facts["damage"]]
     for variant in facts["variants"]:
         state = "runs here" if variant["obstacle"] is None else f"does not run here: {variant['obstacle']}"
-        lines.append(f"{variant['target']}  ({variant['file']}, {state})")
+        lines.append(f"{variant['target']}  ({variant['file']}, {_code(variant['cuda'])}{state})")
         for kernel in variant["kernels"]:
             lines.append(f"  {kernel['id']}  [{kernel['origin'] or 'unknown'}]{_speed(kernel)}")
     return "\n".join(lines)
+
+
+def _code(facts: dict | None) -> str:
+    """What CUDA code needs, in words."""
+    if facts is None:
+        return ""
+    return ("with PTX for later devices, " if facts["ptx"] else "") + f"made by CUDA {release(facts['toolkit'])}, "
 
 
 def _speed(kernel: dict) -> str:

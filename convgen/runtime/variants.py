@@ -105,17 +105,18 @@ def _code(variant: dict, device: cuda.Device, version: int) -> tuple[tuple | Non
     if architecture == here or (not found[3] and architecture[0] == here[0] and architecture[1] < here[1]):
         if version >= facts["driver"]:
             return (True, architecture, card), None
-        return None, (f"its code was made by CUDA {_release(facts['toolkit'])} and needs a driver for CUDA {_release(facts['driver'])} or later, "
-                      f"and this one is for {_release(version)}")
+        return None, (f"its code was made by CUDA {release(facts['toolkit'])} and needs a driver for CUDA {release(facts['driver'])} or later, "
+                      f"and this one is for {release(version)}")
     if architecture > here or found[3]:
         return None, f"it is for {isa} and {device} cannot run that"
     if not facts.get("ptx"):
         return None, f"it is for {isa} alone and holds no PTX that {device} could use"
     if version < facts["toolkit"]:
-        return None, (f"its PTX needs a driver for CUDA {_release(facts['toolkit'])} or later to be compiled for {device}, "
-                      f"and this one is for {_release(version)}")
+        return None, (f"its PTX needs a driver for CUDA {release(facts['toolkit'])} or later to be compiled for {device}, "
+                      f"and this one is for {release(version)}")
     return (False, architecture, card), None
 
 
-def _release(version: int) -> str:
+def release(version: int) -> str:
+    """A CUDA version in digits: 12080 → "12.8"."""
     return f"{version // 1000}.{version % 1000 // 10}"
