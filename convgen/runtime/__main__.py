@@ -26,6 +26,8 @@ def main(arguments=None) -> int:
         return 1
     served = " and ".join(dict.fromkeys(server.choice.target for server in library._servers.made()))
     print(f"{options.path}: {len(findings)} kernels of {served} are healthy, sha256 {library.sha256}")
+    for reason in library._servers.refusals():
+        print(f"{options.path}: CUDA variants not checked: {reason}")
     return 0
 
 

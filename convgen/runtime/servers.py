@@ -62,6 +62,16 @@ class Servers:
                     pass
         return self.made()
 
+    def refusals(self) -> list[str]:
+        """Why CUDA variants of the library serve no device here, or not all; empty for a library without any. Call `usable` first."""
+        reasons = [reason for device, reason in self._refused.items() if device != arrays.CPU]
+        if self.has_cuda and not reasons and not any(device != arrays.CPU for device in self._made):
+            try:
+                cuda.driver()
+            except TargetError as error:
+                reasons = [str(error)]
+        return reasons
+
     def of(self, device: str, operator: str = "convgen") -> Server:
         """The server for tensors on a device. Raises NoKernel in one sentence that names the operator."""
         server = self._made.get(device)

@@ -13,6 +13,7 @@ import pytest
 from convgen.errors import LibraryError, NoKernel, TargetError
 from convgen.export.inspect import inspect, to_text
 from convgen.runtime import cuda, load, variants
+from convgen.runtime.__main__ import main
 from tests.cuda_driver import library
 from tests.cuda_driver.device import Array
 
@@ -191,3 +192,19 @@ def test_serving_needs_tvm_ffi_and_the_driver_alone(gpu_library, cuda_files):
     done = subprocess.run([sys.executable, "-c", SERVING, gpu_library], capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "14 kernels of x86:avx2 and cuda:sm_80 are healthy" in done.stdout
+
+
+def test_the_health_check_tells_what_it_left_out(gpu_library, machine, monkeypatch, capsys):
+    monkeypatch.setattr(cuda, "LIBRARY", "libcuda-absent.so.1")
+    assert main(["check", str(gpu_library)]) == 0
+    said = capsys.readouterr().out
+    assert "11 kernels of x86:avx2 are healthy" in said and "CUDA variants not checked: there is no usable NVIDIA driver here" in said
+
+
+@pytest.mark.parametrize("setting, said", [("8.0 NVIDIA A100,7.5 NVIDIA T4", "CUDA variants not checked: nothing in it runs on cuda:1 (NVIDIA T4, sm_75)"),
+                                           ("8.0 NVIDIA A100", None)])
+def test_the_health_check_on_several_devices(gpu_library, machine, monkeypatch, capsys, setting, said):
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", setting)
+    assert main(["check", str(gpu_library)]) == 0
+    text = capsys.readouterr().out
+    assert "14 kernels of x86:avx2 and cuda:sm_80 are healthy" in text and (said in text if said else "not checked" not in text)
