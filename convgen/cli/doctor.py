@@ -13,7 +13,7 @@ from ..errors import Error
 from .output import common, quantity, show, table
 
 # What each distribution is for; pins are read from the package's own metadata.
-_NEEDED = {"numpy": "core", "apache-tvm-ffi": "core", "apache-tvm": "tune", "xgboost-cpu": "tune", "torch": "torch", "onnxruntime": "bench"}
+_NEEDED = {"numpy": "core", "apache-tvm-ffi": "core", "apache-tvm": "tune", "xgboost-cpu": "tune", "torch": "torch", "onnxruntime": "bench", "tornado": "device"}
 
 
 def add(verbs) -> None:

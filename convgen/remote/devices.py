@@ -21,16 +21,14 @@ def devices(tracker: Tracker, target: dict, wait: float = 20.0) -> list[dict]:
     """A row per server of the key: {"server", "facts", "us" (the kernel's time) or None, "error" or None, "seconds"}.
 
     `target` is what the kernel is built for; `wait` seconds may pass until a busy server is free. Raises TuneError where no
-    tracker answers or the kernel cannot be built, ArgumentError for a wrong address.
+    tracker answers or the kernel cannot be built, TargetError for a GPU.
     """
     from ..api import operator
 
-    runner = RemoteRunner(target, tracker)
-    builder = None
+    builder, runner = RemoteBuilder(target, 1), RemoteRunner(target, tracker)
     try:
         if not runner.servers():
             return []
-        builder = RemoteBuilder(target, 1)
         description = operator("depthwise_conv2d")(N=1, C=16, H=12, W=12, kernel=3, padding=1).description
         (built,) = builder.build(description, [None])
         if isinstance(built, WorkerError):
@@ -38,5 +36,4 @@ def devices(tracker: Tracker, target: dict, wait: float = 20.0) -> list[dict]:
         return runner.survey(built.path, built.entry, description, wait)
     finally:
         runner.close()
-        if builder is not None:
-            builder.close()
+        builder.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict
-from typing import Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -70,13 +70,21 @@ class RemoteRunner:
         return taken
 
     def measure_many(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float | None = None,
-                     longest: float | None = None) -> list:
-        """Measurement, WorkerError or None (not begun within `longest` seconds) for each (path, entry), on all servers at once."""
+                     longest: float | None = None, done: Callable[[int, Any], None] | None = None) -> list:
+        """Measurement, WorkerError or None (not begun within `longest` seconds) for each (path, entry), on all servers at once.
+
+        done(index, outcome) is told of each as it finishes.
+        """
         self.warm(description, longest)
         hopeless = best_us * 4 if best_us else None
+
+        def finished(index: int, answer) -> None:
+            if done:
+                done(index, _measurement(answer))
+
         answers = self._share([{"cmd": "measure", "path": p, "entry": e, "budget": self.budget, "hopeless_us": hopeless} for p, e in candidates],
-                              description, [e for _, e in candidates], best_us, longest, 3)
-        return [Measurement(**a["time"], ratio=a["verdict"]["ratio"], oracles=a["verdict"]["oracles"]) if isinstance(a, dict) else a for a in answers]
+                              description, [e for _, e in candidates], best_us, longest, 3, done=finished)
+        return [_measurement(answer) for answer in answers]
 
     def check(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> dict:
         """Every oracle and the guards; the verdict as a dict, WorkerError("wrong") when it fails."""
@@ -155,7 +163,8 @@ class RemoteRunner:
             raise answer
         return answer
 
-    def _share(self, messages: list[dict], description: dict, entries: list, best_us, longest, transfers: int, seconds: float | None = None) -> list:
+    def _share(self, messages: list[dict], description: dict, entries: list, best_us, longest, transfers: int, seconds: float | None = None,
+               done: Callable[[int, Any], None] | None = None) -> list:
         """Answers or WorkerErrors; `transfers` is how often a request's buffers cross the network."""
         workers = self._crew(max(1, min(len(self.servers()), len(messages)))) if len(messages) > 1 else self._crew(1)
         if seconds is None:
@@ -167,24 +176,36 @@ class RemoteRunner:
         common = {"tracker": asdict(self.tracker), "target": self.target, "seconds": seconds, "wait": wait, "emulated": self.emulated,
                   "description": description, "folder": self.folder}
         answers: list = [None] * len(messages)
-        waiting = list(range(len(messages)))
+        waiting, last = list(range(len(messages))), False
+
+        def finished(place: int, answer) -> None:
+            if _is(answer, "lost") and last:
+                answer = WorkerError("crash", f"twice: {answer}")
+            elif _is(answer, "busy") and wait < self.wait:  # the clock ended it, not the servers
+                answer = WorkerError("run_timeout", str(answer))
+            answers[waiting[place]] = answer
+            if done and not _is(answer, "lost", "busy", "device"):
+                done(waiting[place], answer)
+
         for last in (False, True):
-            found = share(workers, [messages[i] | common for i in waiting], wait + seconds + ANSWER, deadline=deadline, grace=seconds + ANSWER)
-            for i, answer in zip(waiting, found):
-                if isinstance(answer, WorkerError) and answer.kind in ("busy", "device"):
-                    if answer.kind == "busy" and wait < self.wait:  # the clock ended it, not the servers
-                        answer = WorkerError("run_timeout", str(answer))
-                    else:
-                        raise TuneError(f"{answer}; everything measured so far is saved, the same call goes on")
-                answers[i] = WorkerError("crash", f"twice: {answer}") if last and _lost(answer) else answer
-            waiting = [i for i in waiting if _lost(answers[i])]
+            share(workers, [messages[i] | common for i in waiting], wait + seconds + ANSWER, deadline=deadline, grace=seconds + ANSWER, done=finished)
+            for answer in answers:
+                if _is(answer, "busy", "device"):
+                    raise TuneError(f"{answer}; everything measured so far is saved, the same call goes on")
+            waiting = [i for i in waiting if _is(answers[i], "lost")]
             if not waiting:
                 break
-        return answers
+        return [None if _is(answer, "lost") else answer for answer in answers]  # its second turn did not come in time
 
 
-def _lost(answer) -> bool:
-    return isinstance(answer, WorkerError) and answer.kind == "lost"
+def _is(answer, *kinds: str) -> bool:
+    return isinstance(answer, WorkerError) and answer.kind in kinds
+
+
+def _measurement(answer):
+    if not isinstance(answer, dict):
+        return answer
+    return Measurement(**answer["time"], ratio=answer["verdict"]["ratio"], oracles=answer["verdict"]["oracles"])
 
 
 def _nbytes(entry: dict, dims: dict) -> int:

@@ -38,7 +38,8 @@ class Environment:
     `builder` as LocalBuilder, `runner` as LocalRunner, `baseline` as TorchBaseline or None; `space(description, target)` gives
     the schedule space, `hash(description)` the structure's hash, `clock()` seconds, `versions()` what made the code, `origin`
     what every record says besides. A runner of several devices also has `measure_many([(path, entry)], description, best_us,
-    longest)`, which answers with a Measurement, WorkerError or None (not begun) each. `saves` False: times mean nothing and are
+    longest, done)`, which answers with a Measurement, WorkerError or None (not begun) each, and tells done(index, answer) as they
+    come. `saves` False: times mean nothing and are
     not kept.
     """
 

@@ -163,7 +163,7 @@ class Task:
         if choices:
             context.environment.runner.begin(self.description)
         outcomes = context.environment.builder.build(self.description, choices, context.deadline) if choices else []
-        measured = self._measure_together(outcomes)
+        measured = self._measure_together(choices, outcomes)
         for choice, outcome in zip(choices, outcomes):
             if outcome is None or (isinstance(outcome, WorkerError) and context.late()):
                 self.proposer.forget(choice)  # the clock ended it, not the candidate
@@ -175,15 +175,35 @@ class Task:
         self.searched += context.environment.clock() - begun
         self._give_up()
 
-    def _measure_together(self, outcomes: list) -> dict:
-        """What a runner of several devices measured, by digest; {} where candidates are measured one after another."""
+    def _measure_together(self, choices: list, outcomes: list) -> dict:
+        """What a runner of several devices measured, by digest; {} where candidates are measured one after another.
+
+        If it ends early (Ctrl-C, no device left), what is finished is recorded, and verified when the next call builds it again.
+        """
         together = getattr(self.context.environment.runner, "measure_many", None)
         new = {o.digest: o for o in outcomes if o is not None and not isinstance(o, WorkerError) and o.digest not in self.digests}
         if together is None or len(new) < 2:
             return {}
-        best = self.best
-        taken = together([(o.path, o.entry) for o in new.values()], self.description, best.least_us if best else None, self.context.left())
-        return dict(zip(new, taken))
+        best, digests, finished = self.best, list(new), {}
+
+        def done(index: int, taken) -> None:
+            finished[digests[index]] = taken
+
+        try:
+            taken = together([(o.path, o.entry) for o in new.values()], self.description, best.least_us if best else None, self.context.left(), done)
+        except BaseException:
+            with self.context.interrupts.hold():
+                for choice, outcome in zip(choices, outcomes):
+                    self._keep_unverified(choice, outcome, finished)
+            raise
+        return dict(zip(digests, taken))
+
+    def _keep_unverified(self, choice: dict, outcome, finished: dict) -> None:
+        taken = finished.pop(getattr(outcome, "digest", None), None)
+        if isinstance(taken, WorkerError):
+            self._fail(choice, taken)
+        elif taken is not None:
+            self._keep(Trial(choice, taken.median_us, taken.spread_us, taken.min_us, self.attempts + 1, taken.ratio, "", outcome, outcome.digest), taken.repeats)
 
     def attempt(self, choice: dict, outcome, measured: dict | None = None) -> None:
         """Measure one candidate that the builder made (Built, or the WorkerError of its failure), and record what came of it.

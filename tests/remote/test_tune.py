@@ -95,6 +95,7 @@ def test_arguments(farm, tmp_path):
     workload = convgen.workload("depthwise_conv2d:n1,c20,h9,w7,k3x3;padding=1:f32.f32.f32:nhwc")
     for words, expected in (({"rpc": farm.address, "key": "nobody"}, "no server with the key 'nobody' is registered"), ({"key": "a"}, "belong to rpc"),
                             ({"rpc": "127.0.0.1", "key": "a"}, "HOST:PORT"), ({"rpc": farm.address}, "needs the key"),
+                            ({"rpc": farm.address, "key": "a", "target": "cuda:sm_90"}, "cuda:sm_90 cannot be measured through RPC.*convgen wave"),
                             ({"rpc": "127.0.0.1:1", "key": "a"}, "no tracker answers at 127.0.0.1:1")):
         with pytest.raises(convgen.Error, match=expected):
             tune(workload, trials=1, logs=str(tmp_path), **words)

@@ -97,6 +97,48 @@ def test_interrupted_run_keeps_a_usable_best(tmp_path):
     assert not any(r.get("final") for r in verified)
 
 
+class ManyRunner(FakeRunner):
+    """Several devices: a batch at once, the answers in any order; `stop_after` answers Ctrl-C comes."""
+
+    stop_after = None
+
+    def __init__(self, clock, **more):
+        super().__init__(clock, **more)
+        self.batches = []
+
+    def measure_many(self, candidates, description, best_us=None, longest=None, done=None):
+        self.batches.append(len(candidates))
+        answers = [None] * len(candidates)
+        for index in reversed(range(len(candidates))):
+            try:
+                answers[index] = self.measure(*candidates[index], description)
+            except WorkerError as error:
+                answers[index] = error
+            done(index, answers[index])
+            if self.stop_after is not None and len(self.measured) >= self.stop_after:
+                raise KeyboardInterrupt
+        return answers
+
+
+def test_several_devices_measure_a_batch_at_once(tmp_path):
+    clock = FakeClock()
+    runner = ManyRunner(clock, fail=lambda c: WorkerError("crash", "it crashed") if c["tile"] == 128 else None)
+    row = go(FakeWorkload(), tmp_path, environment(clock, runner=runner), trials=20).rows[0]
+    alone = go(FakeWorkload(), tmp_path / "alone", environment(run_fail=lambda c: WorkerError("crash", "it crashed") if c["tile"] == 128 else None), trials=20).rows[0]
+    assert max(runner.batches) > 1 and sum(runner.batches) + 1 == 20  # the default went alone
+    assert (row.trials, row.failures, row.record["choice"]) == (20, alone.failures, alone.record["choice"])
+
+
+def test_what_several_devices_finished_before_an_interruption_is_kept(tmp_path):
+    clock = FakeClock()
+    runner = ManyRunner(clock)
+    runner.stop_after = 5
+    result = go(FakeWorkload(), tmp_path, environment(clock, runner=runner), trials=20)
+    assert result.interrupted and [r["kind"] for r in lines(tmp_path)] == ["ok"] * 5 and [bool(r["verified"]) for r in lines(tmp_path)] == [True] + [False] * 4
+    env = environment()
+    assert go(FakeWorkload(), tmp_path, env, trials=20).rows[0].trials == 20 and len(env.runner.measured) == 15
+
+
 def test_tuned_workload_costs_one_remeasure(tmp_path):
     go(FakeWorkload(), tmp_path, trials=40)
     before = (tmp_path / "fake" / "blur.jsonl").read_bytes()
