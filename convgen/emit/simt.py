@@ -116,9 +116,6 @@ def depth(stage, choice: dict) -> dict:
     steps = {a.name: extents[a.name] for a in stage.reduce}
     if chunk and roles.channel:
         steps[chunked(stage)] = chunk
-        for n in roles.channel:
-            if n != chunked(stage):
-                steps[n] = 1
     return steps
 
 

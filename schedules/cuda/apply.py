@@ -13,6 +13,10 @@ def apply(module, blocks, choice: dict, target: dict):
     """The scheduled module: every root nest bound to blockIdx and threadIdx. `blocks`: the lowering's Blocks in order. Raises whatever TVM raises for an impossible choice."""
     sch = s_tir.Schedule(module)
     by_name, done = {b.name: b for b in blocks}, set()
+    for b in blocks:
+        if choice.get(f"{b.name}.inline"):
+            sch.compute_inline(sch.get_sblock(b.name))
+            done.add(b.name)
     for b in (b for b in blocks if b.kind == "matrix"):
         copy, store = next(o for o in blocks if o.name in b.reads), next(o for o in blocks if o.kind == "store" and o.stage == b.stage)
         tensor.product(sch, b, copy, store, Tile.of(choice[f"{b.stage}.tensor"]))

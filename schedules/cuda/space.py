@@ -23,6 +23,7 @@ _WASTE = 1.7  # points computed over points wanted
 _THREADS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128, 256)
 _EACH = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28)
 _CLIMBS = 3  # how many plain points the default is sought from
+_FILL = 7 / 8  # of the registers one block may take: a full multiprocessor makes nvcc spill
 _DRAWS = 400  # of one reduction, until a valid choice is found
 _CHUNKS = (0, 1, 2, 3, 4, 8, 16, 32)
 
@@ -42,6 +43,10 @@ class Leaf(KnobSpace):
         self.domains, self._plain = {"algorithm": [algorithm]}, {}
         for w in self.works:
             self._add(w)
+        _, store = P.epilogue_of(program)
+        self.maps = [s for s in program.run_stages[:-1] if s.combiner is None and s is not store]
+        for s in self.maps:
+            self.domains[f"{s.name}.inline"] = [True, False]
         self.feature_names = ["log_flops", "log_bytes", "launches", "log_estimate", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
 
     # -- domains --------------------------------------------------------------------------------------------------------
@@ -83,7 +88,7 @@ class Leaf(KnobSpace):
         needed = estimate.registers(w, shape, c)
         if needed > limits["registers_per_thread"]:
             return f"about {needed} registers, a thread has {limits['registers_per_thread']}"
-        if estimate.allocated(w, shape, c, limits) > limits["registers_per_sm"]:
+        if estimate.allocated(w, shape, c, limits) > limits["registers_per_sm"] * _FILL:
             return f"about {needed} registers in {shape.threads} threads, a multiprocessor has {limits['registers_per_sm']}"
         if estimate.shared_bytes(shape) > limits["shared_static"]:
             return f"{estimate.shared_bytes(shape)} bytes of shared memory, a block has {limits['shared_static']}"
@@ -118,7 +123,7 @@ class Leaf(KnobSpace):
                 if self._wrong(w, drawn) is None:
                     break
             c |= drawn
-        return c
+        return c | {f"{s.name}.inline": rng.choice([True, False]) for s in self.maps}
 
     # -- default --------------------------------------------------------------------------------------------------------
     def default(self) -> dict:
@@ -127,7 +132,14 @@ class Leaf(KnobSpace):
             c |= self._best(w)
             if f"{w.name}.tensor" in self.domains:
                 c[f"{w.name}.tensor"] = self.domains[f"{w.name}.tensor"][0]
+        for s in self.maps:
+            c[f"{s.name}.inline"] = self._inlined(s) or estimate.inline_seconds(self.program, s, self.works, c, self.target) < estimate.plain_seconds(self.program, s, self.target)
         return c
+
+    def _inlined(self, stage) -> bool:
+        """Whether only stages without knobs that reduce nothing read a stage: then nothing is computed twice."""
+        readers = [s for s in self.program.run_stages if any(l.data[0] == stage.name for l in s.body.loads())]
+        return all(s.combiner is None for s in readers) and all(P.access.extents(s).keys() and math.prod(s.shape) <= math.prod(stage.shape) for s in readers)
 
     def _best(self, w) -> dict:
         """The knobs of one reduction with the least estimated time: from the best of plain points on, step by step while that helps."""
@@ -178,14 +190,16 @@ class Leaf(KnobSpace):
 
     def seconds(self, c) -> float:
         """Estimated time of one call."""
-        return sum(estimate.seconds(w, w.shape(c), c, self.target) / (matrices.RATE if w.knob(c, "tensor") else 1) for w in self.works) + sum(self._rest())
+        return sum(estimate.seconds(w, w.shape(c), c, self.target) / (matrices.RATE if w.knob(c, "tensor") else 1) for w in self.works) + sum(self._rest(c))
 
-    def _rest(self):
-        """Seconds of the stages without knobs: memory and a launch each."""
+    def _rest(self, c):
+        """Seconds of the stages without knobs: memory and a launch each, or what computing them anew costs."""
         _, store = P.epilogue_of(self.program)
         names = {w.name for w in self.works}
         for s in self.program.run_stages:
-            if s.name not in names and s is not store:
+            if c.get(f"{s.name}.inline"):
+                yield estimate.inline_seconds(self.program, s, self.works, c, self.target)
+            elif s.name not in names and s is not store:
                 yield estimate.plain_seconds(self.program, s, self.target)
 
     def features(self, c) -> list:

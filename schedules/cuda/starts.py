@@ -29,13 +29,14 @@ def points(w, domains) -> list:
 
 
 def _spread(w, domains, base, threads, dense):
-    """Threads by axis: neighbours of memory first; where an operand is reused along f, f gets its share."""
-    order = [slot for slot in ("x", "y", "f") if slot in w.used]
-    order.sort(key=lambda slot: w.used[slot] != w.last)
+    """Threads by axis: neighbours of memory first; where an operand is reused along f, f gets its share before."""
+    order = sorted((slot for slot in ("x", "y", "f") if slot in w.used), key=lambda slot: w.used[slot] != w.last)
+    if dense:
+        order.sort(key=lambda slot: slot != "f")
     left, found = threads, {}
     for i, slot in enumerate(order):
         need = -(-w.extents[w.used[slot]] // base[f"{w.name}.{slot}.each"])
-        limit = max(1, int(left ** 0.5)) if dense and i == 0 else min(left, 32) if i == 0 and len(order) > 1 and w.used[slot] not in w.roles.spatial else left
+        limit = 1 << (left.bit_length() // 2) if dense and i == 0 else min(left, 32) if i == 0 and len(order) > 1 and w.used[slot] not in w.roles.spatial else left
         fits = [t for t in domains[f"{w.name}.{slot}.threads"] if t <= limit]
         whole = [t for t in fits if t >= need]
         found[f"{w.name}.{slot}.threads"] = t = whole[0] if whole else fits[-1]

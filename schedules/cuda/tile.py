@@ -91,11 +91,7 @@ def _reduction_loops(sch, b, loops, chunk):
                 if extent > chunk:
                     o, loop = sch.split(loop, [None, chunk])
                     chunks.append(o)
-                inner.append(loop)
-            elif chunk:
-                chunks.append(loop)
-            else:
-                inner.append(loop)
+            inner.append(loop)
         else:
             (window if role == "window" else table).append(loop)
     return chunks, inner, window, table

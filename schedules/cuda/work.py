@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from convgen.emit import simt
 from convgen.lang import access
-from convgen.lang.ranges import interval
 from convgen.lang.size import value_of
 
 
@@ -16,6 +17,7 @@ class Read:
 
     def __init__(self, program, stage, load):
         self.load, self.name = load, load.data[0]
+        self.extents, self._known = access.extents(stage), {}
         shape = (program.tensor(self.name) or program.stage(self.name)).shape
         amounts = [sum(map(value_of, pair)) for pair in load.data[1].amounts] if load.data[1] is not None else [0] * len(shape)
         self.dims = []
@@ -34,12 +36,19 @@ class Read:
         terms, index, limit = self.dims[d]
         if terms is not None:
             n = 1 + sum(abs(k) * (sizes.get(a, 1) - 1) for a, k in terms.items())
-        elif self.gathered and any(e.op == "load" for e in index.walk()):
+        elif any(e.op == "load" for e in index.walk()):
             n = math.prod(sizes.get(a, 1) for a in index.axes())
         else:
-            lo, hi = interval(index, {a: (0, sizes.get(a, 1) - 1) for a in index.axes()})
-            n = hi - lo + 1 if math.isfinite(lo) and math.isfinite(hi) else math.prod(sizes.get(a, 1) for a in index.axes())
+            n = 1 + sum(self._stretch(d, a, sizes[a]) for a in index.axes() if sizes.get(a, 1) > 1)
         return int(min(n, limit))
+
+    def _stretch(self, d: int, axis: str, size: int) -> int:
+        """How far dim d reaches in a tile of `size` steps of an axis that moves it in jumps (groups, phases), where that is farthest."""
+        if (d, axis, size) not in self._known:
+            extent = self.extents[axis]
+            at = access.on_axis(self.dims[d][1], axis, extent)
+            self._known[d, axis, size] = size - 1 if at is None else max(int(np.ptp(at[i:i + size])) for i in range(0, extent, size))
+        return self._known[d, axis, size]
 
     def elements(self, sizes: dict) -> int:
         return math.prod(self.span(d, sizes) for d in range(len(self.dims)))
@@ -90,6 +99,8 @@ class Work:
         self.reduced = [a.name for a in stage.reduce]
         self.whole = {a: a in self.roles.spatial or bool(access.period(stage, a)) for a in self.slots.values() if a is not None}
         self.used = {slot: axis for slot, axis in self.slots.items() if axis is not None}
+        f = self.slots["f"]
+        self.side_by_side = f is not None and (any(f not in r.axes for r in self.reads) or program.layout == "channels_last")  # parameters, along f
         self.loops = [*self.roles.channel, *self.roles.window]
 
     def _last(self):
@@ -114,7 +125,7 @@ class Work:
         chunk = self.knob(c, "chunk")
         steps = {a: self.extents[a] for a in self.reduced}
         if chunk:
-            steps |= {a: 1 for a in self.roles.channel} | {self.chunked: chunk}
+            steps[self.chunked] = chunk
         return steps
 
     def shape(self, c) -> Shape:
@@ -137,6 +148,11 @@ class Work:
             (shared.append((r, 4 * r.rows(block))) if common else direct.append(r))
         body = math.prod(depth[a] for a in self.unrolled(c)) * math.prod(self.extents[a] for a in self.roles.table)
         return Shape(tiles, threads, results, blocks, covered / self.points, self.terms // terms if terms else 1, terms, body, shared, direct)
+
+    def steps(self, c) -> dict:
+        """Reduced axis → steps in one unrolled body, of those whose loops are unrolled."""
+        chunk = self.knob(c, "chunk")
+        return {a: chunk if chunk and a == self.chunked else self.extents[a] for a in self.unrolled(c)}
 
     def unrolled(self, c) -> list:
         """Reduced axes whose loops are unrolled."""
