@@ -180,7 +180,7 @@ def compiled(workload, target, threads, logs):
 def _require_device(machine) -> None:
     """Raises TargetError where no CUDA device could run the target's code, before anything is compiled."""
     from .errors import TargetError
-    from .runtime.variants import obstacle
-    why = obstacle({"target": machine.to_json(), "cuda": {"toolkit": 0, "driver": 0, "ptx": True}, "kernels": []})
+    from .runtime.variants import cuda_obstacle
+    why = cuda_obstacle(machine.to_json())
     if why:
         raise TargetError(f"target {machine.name!r} cannot run here: {why}")

@@ -25,7 +25,7 @@ def _doctor(options) -> int:
     from .. import cache
     removed = cache.clear() if options.clear_cache else None
     entries, taken = cache.size()
-    findings = [_python(), *(_distribution(*row) for row in _NEEDED.items()), _compiler(), _target()]
+    findings = [_python(), *(_distribution(*row) for row in _NEEDED.items()), _compiler(), _target(), _cuda()]
     findings += [("cache", "ok", f"{paths.cache_dir()}: {entries} kernels, {quantity(taken, 'B')}" + (f", {removed} removed" if removed is not None else ""))]
     findings += [("records", "ok", f"written to {paths.write_root()}")]
     findings += [_kernel()] if all(status == "ok" for name, status, _ in findings if name in ("target", "C compiler", "apache-tvm", "apache-tvm-ffi")) else []
@@ -78,6 +78,17 @@ def _target():
         return "target", "WRONG", str(error)
     caches = ", ".join(f"{name.upper()} {quantity(getattr(target, name), 'B')}" for name in ("l1", "l2", "l3"))
     return "target", "ok", f"{target.fingerprint} ({machine().name}), {target.cores} cores, {target.threads} threads, {caches}"
+
+
+def _cuda():
+    from ..errors import TargetError
+    from ..runtime import cuda
+    from ..runtime.variants import release
+    try:
+        driver = cuda.driver()
+    except TargetError as error:
+        return "CUDA", "absent", str(error)
+    return "CUDA", "ok", f"driver for CUDA {release(driver.version)}, {', '.join(map(str, driver.devices))}"
 
 
 def _kernel():

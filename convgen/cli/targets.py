@@ -21,11 +21,20 @@ def _targets(options) -> None:
     for name in NAMES:
         try:
             target = resolve(name)
-            missing = Target.runs_here(target.features)
-            rows.append((name, target.fingerprint, target.mcpu, f"lacks {', '.join(missing)} here" if missing else "runs here"))
+            rows.append((name, target.fingerprint, target.mcpu, _here(target)))
         except TargetError as error:
             rows.append((name, "", "", str(error)))
     show(options, [dict(zip(("name", "fingerprint", "mcpu", "status"), row)) for row in rows], table(rows))
+
+
+def _here(target) -> str:
+    """Whether code for a target runs on this machine."""
+    if target.family == "cuda":
+        from ..runtime.variants import cuda_obstacle
+        why = cuda_obstacle(target.to_json())
+        return f"not here: {why}" if why else "runs here"
+    missing = target.runs_here(target.features)
+    return f"lacks {', '.join(missing)} here" if missing else "runs here"
 
 
 def _text(value) -> str:

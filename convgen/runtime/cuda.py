@@ -20,7 +20,7 @@ _LOG = 4096  # bytes kept of what the driver's compiler says
 _DEVICE_MAJOR, _DEVICE_MINOR, _DEVICE_SHARED_OPTIN = 75, 76, 97
 _FUNCTION_MAX_THREADS, _FUNCTION_SHARED, _FUNCTION_DYNAMIC_SHARED = 0, 1, 8
 _JIT_ERROR_LOG, _JIT_ERROR_LOG_BYTES = 5, 6
-_NO_DEVICE = 100
+_NO_DEVICE, _CAPTURING = 100, (900, 901)
 
 _FUNCTIONS = {
     "cuInit": [c_uint], "cuDriverGetVersion": [POINTER(c_int)], "cuDeviceGetCount": [POINTER(c_int)], "cuDeviceGet": [POINTER(c_int), c_int],
@@ -74,8 +74,10 @@ class Driver:
             text = c_char_p()
             self._library.cuGetErrorName(code, ctypes.byref(text))
             said = text.value.decode() if text.value else f"error {code}"
-            forked = " (this process was forked from one that had used CUDA, which CUDA does not allow)" if os.getpid() != self._process else ""
-            raise DriverError(code, f"{name} failed with {said}{forked}")
+            hint = " (a stream is being captured: call lib.warmup(), and bind, before that)" if code in _CAPTURING else ""
+            if os.getpid() != self._process:
+                hint = " (this process was forked from one that had used CUDA, which CUDA does not allow)"
+            raise DriverError(code, f"{name} failed with {said}{hint}")
 
 
 class Device:

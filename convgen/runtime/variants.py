@@ -50,6 +50,11 @@ def obstacle(variant: dict) -> str | None:
     return f"this CPU lacks {', '.join(lacking)}" if lacking else None
 
 
+def cuda_obstacle(target: dict) -> str | None:
+    """Why no device of this machine runs code for a CUDA target (its JSON), cubin or PTX, made by whatever CUDA; None if one does."""
+    return obstacle({"target": target, "cuda": {"toolkit": 0, "driver": 0, "ptx": True}, "kernels": []})
+
+
 def choose(variants: Sequence[dict], library: str) -> Choice:
     """The best variant for CPU tensors: widest vectors, then most features. Raises LibraryError when none may run here."""
     refused, able = [], []

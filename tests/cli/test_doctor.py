@@ -7,6 +7,7 @@ import pytest
 
 from convgen import cache
 from convgen.cli import doctor
+from convgen.runtime import cuda
 
 examine_kernel = doctor._kernel
 
@@ -64,6 +65,25 @@ def test_the_kernel_is_compared_with_the_oracle(monkeypatch):
     assert examine_kernel()[1] == "ok"
     monkeypatch.setattr(convgen.api, "compile", lambda w: lambda **tensors: w.reference(**tensors) + 1)
     assert examine_kernel()[1] == "WRONG"
+
+
+def test_cuda_devices(run, machine, monkeypatch):
+    assert findings(run)[1]["CUDA"] == {"name": "CUDA", "status": "ok",
+                                        "detail": "driver for CUDA 13.0, cuda:0 (NVIDIA A100, sm_80), cuda:1 (NVIDIA H100, sm_90)"}
+    monkeypatch.setattr(cuda, "_driver", None)
+    monkeypatch.setattr(cuda, "LIBRARY", "libcuda-absent.so.1")
+    code, found = findings(run)
+    assert found["CUDA"]["status"] == "absent" and "there is no usable NVIDIA driver here" in found["CUDA"]["detail"]
+
+
+def test_targets_say_what_runs_here(run, machine, monkeypatch):
+    def status():
+        return {row["name"]: row["status"] for row in json.loads(run("targets", "--json").out)}
+
+    assert status()["cuda:sm_86"] == "runs here"  # as PTX
+    monkeypatch.setattr(cuda, "_driver", None)
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "8.0 NVIDIA A100")
+    assert status()["cuda:sm_80"] == "runs here" and "cuda:0 (NVIDIA A100, sm_80) cannot run that" in status()["cuda:sm_90"]
 
 
 def test_clear_cache(run):

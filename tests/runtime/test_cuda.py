@@ -51,6 +51,17 @@ def test_a_warm_call_only_launches(gpu_lib, machine):
         "conv_prepare_kernel", "conv_run_kernel", "conv_run_kernel_1", "batch_run_kernel", "conv_run_kernel", "conv_run_kernel_1"]
 
 
+def test_a_first_call_cannot_be_captured(gpu_lib, machine):
+    machine.capture(True)
+    for _ in range(2):
+        with pytest.raises(Error, match="CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED .a stream is being captured: call lib.warmup.., and bind, before that"):
+            gpu_lib.conv2d(Array(X), Array(W), padding=1)
+    machine.capture(False)
+    gpu_lib.warmup()
+    machine.capture(True)
+    assert np.array_equal(gpu_lib.conv2d(Array(X), Array(W), padding=1).host, conv(X))
+
+
 def test_the_stream_is_the_callers(gpu_lib, machine):
     import tvm_ffi
 
