@@ -48,14 +48,19 @@ def add(verbs) -> None:
     parser.add_argument("--plot", metavar="FILE.svg", help="draw the ratios by groups, and the networks' efficiency gaps")
 
 
+def layers(names) -> list:
+    """The layers of suites in order, each with the suite it stands in."""
+    from ..bench import suites
+    return [_Layer(case.workload, case.name, case.count, name) for name in names for case in arguments.read(suites.path(name))]
+
+
 def _bench(options) -> int:
     from .. import bench
     from ..bench import race, suites
     if "list" in options.suite:
         show(options, suites.names(), "\n".join(suites.names()))
         return 0
-    cases = [_Layer(case.workload, case.name, case.count, name) for name in options.suite for case in arguments.read(suites.path(name))]
-    cases += arguments.cases(options)
+    cases = layers(options.suite) + arguments.cases(options)
     if options.read:
         return _report(options, dataclasses.replace(bench.read(options.read), plan=[entry.plan() for entry in race.merged(cases)]))
     if options.overhead:

@@ -50,11 +50,11 @@ def make(workloads, path: str | os.PathLike, target="native", count: int = 16, l
     """Write a wave of `count` candidates per workload to `path` (a folder, or a file if it ends in .tar).
 
     workloads, target, logs, seed: as for `convgen.tune`; threads: those that CPU kernels are for. The default and the best of earlier waves are
-    among the candidates, since the new ones race them. device: fingerprint of the device that earlier waves of this target were measured on, if
+    among the candidates, since the new ones race them (1: only these). device: fingerprint of the device that earlier waves of this target were measured on, if
     there were several. Raises TuneError, TargetError, WaveError.
     """
-    if count < 2:
-        raise TuneError(f"a wave needs at least 2 candidates per workload, got {count}")
+    if count < 1:
+        raise TuneError(f"a wave needs at least 1 candidate per workload, got {count}")
     store, counts = Store.open(logs), counted(workloads)
     machine = _machine(target, threads)
     made_for = machine["fingerprint"]
@@ -63,6 +63,8 @@ def make(workloads, path: str | os.PathLike, target="native", count: int = 16, l
         context = Context(env, machine, store, seed)
         packing = _Packing(machine, made_for)
         rows = [packing.add(Task(workload, number, context), count) for workload, number in counts.items()]
+        if not packing.candidates:
+            raise TuneError(f"no candidate for a wave could be built: {packing.workloads[0]['failed'][0]['message']}")
         identity = packing.write(path)
     return Made(identity, str(path), bundle.size(path), machine["fingerprint"], rows)
 
@@ -89,9 +91,6 @@ class _Packing:
         """Propose and build a workload's candidates; a row for the report."""
         number, program = len(self.workloads), _program(task)
         built, failed = _built(task, count)
-        if not built:
-            worst = failed[0]["message"] if failed else "the space holds no candidate that is not measured yet"
-            raise TuneError(f"{task.workload.id}: no candidate for a wave could be built: {worst}")
         self.workloads.append(self._workload(task, program, failed))
         by_code: dict[str, dict] = {}
         for choice, outcome in built:

@@ -90,6 +90,13 @@ class Emulating:
         pass
 
 
+def fake_driver(folder: Path) -> Path:
+    """The driver for machines without a GPU, as `folder`/libcuda.so.1."""
+    path = folder / "libcuda.so.1"
+    subprocess.run(["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-o", str(path), str(Path(__file__).with_name("fake_cuda.cpp"))], check=True)
+    return path
+
+
 def run(wave: Path, driver: Path, card: str = "9.0 NVIDIA H200", *arguments):
     command = [sys.executable, "-S", str(wave / "run.py"), *QUICK, "--libcuda", str(driver), *arguments]
     done = subprocess.run(command, env={"FAKE_CUDA": card} if card else {}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, cwd="/")
@@ -98,8 +105,7 @@ def run(wave: Path, driver: Path, card: str = "9.0 NVIDIA H200", *arguments):
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation needs g++")
 def test_a_wave_on_a_card(tmp_path):
-    driver = tmp_path / "libcuda.so.1"
-    subprocess.run(["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-o", str(driver), str(Path(__file__).with_name("fake_cuda.cpp"))], check=True)
+    driver = fake_driver(tmp_path)
     (tmp_path / "built").mkdir()
     target = resolve("cuda:sm_90").to_json()
     environment = Environment(Emulating(tmp_path / "built", target, ["right", "few", "no symbol"]), None)

@@ -204,8 +204,10 @@ def test_bundles_replace_waves_only(tmp_path):
     assert run(tmp_path / "wave", "--check")[0] == 0 and bundle.read(tmp_path / "wave")[0] == first.id
     wave_of(tmp_path, ["right"] * 2, "wave")
     assert (tmp_path / "wave.old").is_dir()
-    with pytest.raises(TuneError, match="at least 2 candidates"):
-        make(parse(ID), tmp_path / "x", target(), count=1)
+    with pytest.raises(TuneError, match="at least 1 candidate"):
+        make(parse(ID), tmp_path / "x", target(), count=0)
+    with pytest.raises(TuneError, match="no candidate for a wave could be built: the compiler refuses it"):
+        wave_of(tmp_path, ["refused"] * 20, "x")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")

@@ -62,6 +62,10 @@ class Trial:
         """The workload's cases for an oracle letter; N shares F's."""
         return [c for c in self.workload["cases"] if c["letter"] == ("F" if letter == "N" else letter)]
 
+    def realistic(self) -> dict:
+        """The case whose inputs look like a network's: operands full of zeros would let a card clock higher."""
+        return (self.cases("F") or self.cases("E"))[0]
+
     def verify(self) -> tuple:
         """(oracles, worst error over its bound); raises Trouble("wrong")."""
         worst = 0.0
@@ -102,9 +106,7 @@ class Trial:
 
     def ready(self):
         """The call to be timed, on realistic inputs with parameters prepared."""
-        letter = self.candidate["oracles"][0]
-        case = self.cases(letter)[0]
-        tensors = self.wave.inputs(self.candidate["workload"], case)
+        tensors = self.wave.inputs(self.candidate["workload"], self.realistic())
         for name in self.sources:
             self.buffers[name].write(tensors[name])
         for name in self.written:
