@@ -43,8 +43,8 @@ def prepare(folder, cases, target: str, count: int, logs=None, tell=print) -> No
     folder, entries = Path(folder), merged(cases)
     folder.mkdir(parents=True, exist_ok=True)
     for name, workloads, each in ((CHECK, smallest(), 1), (SUITE, [entry.workload for entry in entries], count)):
-        made = make(workloads, folder / name, target, count=each, logs=logs)
-        tell(str(made))
+        made = make(workloads, folder / name, target, count=each, logs=logs, progress=lambda text: tell(text, flush=True))
+        tell(str(made).splitlines()[-1])
     (folder / VISIT).write_text(json.dumps({"plan": [entry.plan() for entry in entries]}, indent=1) + "\n")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import arguments
-from .output import common, show
+from .output import common, note, show
 
 
 def add(verbs) -> None:
@@ -27,8 +27,8 @@ def add(verbs) -> None:
 def _make(options) -> None:
     from ..wave.making import make
     workloads = [case.workload for case in arguments.cases(options) for _ in range(case.count)]
-    made = make(workloads, options.output, options.target, options.count, options.logs, options.threads, options.seed, options.device)
-    show(options, made.to_json(), str(made))
+    made = make(workloads, options.output, options.target, options.count, options.logs, options.threads, options.seed, options.device, progress=lambda text: note(options, text))
+    show(options, made.to_json(), str(made).splitlines()[-1])
 
 
 def _absorb(options) -> int:

@@ -23,7 +23,7 @@ MANIFEST, SCRIPT, SUMS = "wave.json", "run.py", "SHA256SUMS"
 FORMAT = 1
 _HERE = Path(__file__).parent
 # The script's parts, each after what it uses.
-PARTS = (_HERE.parent / "tune" / "timing.py", *(_HERE / "device" / f"{name}.py" for name in
+PARTS = (_HERE.parent / "tune" / "timing.py", _HERE.parent / "runtime" / "cpu.py", *(_HERE / "device" / f"{name}.py" for name in
          ("trouble", "journal", "values", "check", "cpu", "cuda", "work", "peers", "child", "main")))
 
 

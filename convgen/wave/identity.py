@@ -8,7 +8,9 @@ from typing import Iterable
 
 from ..errors import TuneError
 from ..targets import Target
+from ..targets.arm import CORES, GENERIC
 from ..targets.microarchitectures import identify
+from ..targets.nvidia import PRESETS
 from ..tune.records import Store
 
 
@@ -47,11 +49,14 @@ def _named(target: dict, name: str, threads: int) -> dict:
 
 
 def _processor(device: dict) -> str:
+    if device["implementer"]:
+        return CORES.get((int(device["implementer"], 0), int(device["part"] or "0", 0)), GENERIC).name
     known = identify(device["vendor"], device["cpu_family"], device["model"], frozenset(device["flags"]))
     return known.name if known else "generic"
 
 
 def _card(name: str) -> str:
-    """NVIDIA H200 → h200."""
-    words = re.sub(r"nvidia|geforce|tesla|quadro", " ", name.lower())
-    return re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "generic"
+    """The name that a preset has for a card where there is one: NVIDIA H100 80GB HBM3 → h100; else the driver's words for it."""
+    words = re.sub(r"[^a-z0-9]+", "-", re.sub(r"nvidia|geforce|tesla|quadro", " ", name.lower())).strip("-")
+    known = [card for card in PRESETS if f"-{words}-".startswith(f"-{card}-")]
+    return max(known, key=len, default=words or "generic")

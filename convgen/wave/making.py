@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
@@ -40,18 +42,22 @@ class Made:
         return dict(vars(self))
 
     def __str__(self) -> str:
-        lines = [f"{row['workload']}: {row['candidates']} candidates" + (f", {row['failed']} could not be built" if row["failed"] else "")
-                 + (", the space is exhausted" if row["exhausted"] else "") for row in self.rows]
-        return "\n".join([*lines, f"wave {self.id} for {self.target}: {self.path}, {self.bytes / 1e6:.2f} MB"])
+        return "\n".join([*map(line, self.rows), f"wave {self.id} for {self.target}: {self.path}, {self.bytes / 1e6:.2f} MB"])
+
+
+def line(row: dict) -> str:
+    """A workload's row as text."""
+    return f"{row['workload']}: {row['candidates']} candidates" + (f", {row['failed']} could not be built" if row["failed"] else "") + (
+        ", the space is exhausted" if row["exhausted"] else "")
 
 
 def make(workloads, path: str | os.PathLike, target="native", count: int = 16, logs=None, threads: int | None = None, seed: int = 0,
-         device: str | None = None, workers: int | None = None, environment: Environment | None = None) -> Made:
+         device: str | None = None, workers: int | None = None, environment: Environment | None = None, progress: Callable[[str], None] | None = None) -> Made:
     """Write a wave of `count` candidates per workload to `path` (a folder, or a file if it ends in .tar).
 
     workloads, target, logs, seed: as for `convgen.tune`; threads: those that CPU kernels are for. The default and the best of earlier waves are
     among the candidates, since the new ones race them (1: only these). device: fingerprint of the device that earlier waves of this target were measured on, if
-    there were several. Raises TuneError, TargetError, WaveError.
+    there were several. progress(text): told of each workload as it is ready. Raises TuneError, TargetError, WaveError.
     """
     if count < 1:
         raise TuneError(f"a wave needs at least 1 candidate per workload, got {count}")
@@ -62,7 +68,11 @@ def make(workloads, path: str | os.PathLike, target="native", count: int = 16, l
     with closing(environment or Environment(LocalBuilder(machine, workers), None)) as env:
         context = Context(env, machine, store, seed)
         packing = _Packing(machine, made_for)
-        rows = [packing.add(Task(workload, number, context), count) for workload, number in counts.items()]
+        rows = []
+        for workload, number in counts.items():
+            rows.append(packing.add(Task(workload, number, context), count))
+            if progress:
+                progress(f"[{len(rows)}/{len(counts)}] {line(rows[-1])}")
         if not packing.candidates:
             raise TuneError(f"no candidate for a wave could be built: {packing.workloads[0]['failed'][0]['message']}")
         identity = packing.write(path)

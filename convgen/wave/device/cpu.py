@@ -12,6 +12,7 @@ import platform
 import re
 import sys
 
+from ...runtime.cpu import features, missing
 from .trouble import Trouble
 
 GUARD = 4096  # canary bytes on each side of a buffer
@@ -114,9 +115,9 @@ class HostDevice:
 
     def __init__(self, runtime: bytes, target: dict):
         self.target = target
-        missing = [f for f in target["features"] if f not in cpu_facts()["flags"]]
-        if missing:
-            raise Trouble("device", "this wave is for %s and this processor lacks %s" % (target["name"], ", ".join(missing)))
+        lacking = missing(target["features"])
+        if lacking:
+            raise Trouble("device", "this wave is for %s and this processor lacks %s" % (target["name"], ", ".join(lacking)))
         self._c = open_bytes(runtime, ctypes.RTLD_GLOBAL)
         self._c.cw_message.restype = ctypes.c_char_p
         self._c.cg_use_pool.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
@@ -182,10 +183,11 @@ def cpu_facts(info: str = "/proc/cpuinfo") -> dict:
             if not name.strip():
                 break
             fields[name.strip()] = value.strip()
-    facts = {"card": fields.get("model name") or fields.get("Model") or platform.machine(), "vendor": fields.get("vendor_id", ""),
+    part = "implementer %s part %s" % (fields.get("CPU implementer"), fields.get("CPU part")) if "CPU part" in fields else platform.machine()
+    facts = {"card": fields.get("model name") or part, "vendor": fields.get("vendor_id", ""),
              "cpu_family": number(fields.get("cpu family")), "model": number(fields.get("model")),
              "implementer": fields.get("CPU implementer"), "part": fields.get("CPU part"),
-             "flags": frozenset((fields.get("flags") or fields.get("Features") or "").split()), "architecture": platform.machine(),
+             "flags": features(), "architecture": platform.machine(),
              "cores_usable": len(os.sched_getaffinity(0)), "l3": last_cache(), "kernel": platform.release(), "python": sys.version.split()[0]}
     return facts
 
