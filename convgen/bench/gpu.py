@@ -28,7 +28,7 @@ from .report import Result, append, read
 
 CHECK, SUITE, VISIT = "check", "suite", "visit.json"
 DATA, TABLE, PICTURE = "data.jsonl", "README.md", "ratios.svg"
-SMALLEST = 2  # published shapes of each operator that are checked
+SEEDS = (1, 2, 3)  # of random small shapes of each operator that are checked in float32; the first in 16 bits, too
 COMPILE_LIMIT = 600.0  # seconds that torch.compile's search may take for a workload
 
 
@@ -42,17 +42,26 @@ def prepare(folder, cases, target: str, count: int, logs=None, tell=print) -> No
 
     folder, entries = Path(folder), merged(cases)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, workloads, each in ((CHECK, smallest(), 1), (SUITE, [entry.workload for entry in entries], count)):
+    for name, workloads, each in ((CHECK, everything(), 1), (SUITE, [entry.workload for entry in entries], count)):
         made = make(workloads, folder / name, target, count=each, logs=logs, progress=lambda text: tell(text, flush=True))
         tell(str(made).splitlines()[-1])
     (folder / VISIT).write_text(json.dumps({"plan": [entry.plan() for entry in entries]}, indent=1) + "\n")
 
 
-def smallest() -> list:
-    """A few published shapes of every operator of the catalogue, those with the least work."""
+def everything() -> list:
+    """Small workloads of every operator of the catalogue: odd sizes, both layouts, and 16-bit storage where the operator has it."""
     from ..ops.table import TABLE
+    from ..shapes import small
 
-    return [w for op in TABLE for w in sorted(op.workloads(), key=lambda w: w.flops)[:SMALLEST]]
+    found = []
+    for op in TABLE:
+        found += [small(op, seed) for seed in SEEDS]
+        for dtype in ("float16", "bfloat16"):
+            try:
+                found.append(small(op, SEEDS[0], dtype=dtype))
+            except ArgumentError:
+                continue  # an operator of integers
+    return found
 
 
 class Visit:

@@ -36,7 +36,8 @@ def test_without_a_gpu_it_says_so(tmp_path, capsys):
 def test_every_operator_is_checked():
     from convgen.ops.table import TABLE
 
-    assert {w.operator for w in gpu.smallest()} == {op.name for op in TABLE}
+    found = gpu.everything()
+    assert {w.operator for w in found} == {op.name for op in TABLE} and {"float32", "float16", "bfloat16"} <= {w.dtype for w in found}
 
 
 @pytest.mark.skipif(shutil.which("g++") is None or any(importlib.util.find_spec(m) is None for m in ("tvm", "torch", "matplotlib")), reason="needs g++, convgen[tune,torch,bench]")
@@ -46,7 +47,7 @@ def test_a_dry_visit(tmp_path, monkeypatch, capfd):
     (tmp_path / "built").mkdir()
     faults = iter([["right"], ["few"], ["few"]])
     monkeypatch.setattr(making, "LocalBuilder", lambda target, workers: Emulating(tmp_path / "built", target, next(faults, [])))
-    monkeypatch.setattr(gpu, "smallest", lambda: [parse("depthwise_conv2d:n1,c6,h7,w6,k3x3;padding=1:f32.f32.f32:nchw")])
+    monkeypatch.setattr(gpu, "everything", lambda: [parse("depthwise_conv2d:n1,c6,h7,w6,k3x3;padding=1:f32.f32.f32:nchw")])
     assert gpu.main(["--prepare", str(visit), ID, "--count", "1"]) == 0
     assert json.loads((visit / gpu.VISIT).read_text())["plan"][0]["workload"] == ID
     words = [str(visit), "--out", str(out), "--libcuda", str(driver), "--dry-run", "--no-compile", "--budget", "0.1", "--rounds", "4"]

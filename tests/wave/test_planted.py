@@ -207,7 +207,7 @@ def test_bundles_replace_waves_only(tmp_path):
     with pytest.raises(TuneError, match="at least 1 candidate"):
         make(parse(ID), tmp_path / "x", target(), count=0)
     with pytest.raises(TuneError, match="no candidate for a wave could be built: the compiler refuses it"):
-        wave_of(tmp_path, ["refused"] * 20, "x")
+        make(parse(ID), tmp_path / "x", target(), count=2, logs=tmp_path / "records", environment=environment(tmp_path, ["refused"] * 20, SHAPE))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
