@@ -18,3 +18,4 @@ class Space(Tree):
 
     version = 1
     leaf = Leaf
+    unfolds = True
