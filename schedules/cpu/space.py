@@ -71,7 +71,7 @@ class Leaf(KnobSpace):
         d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
         d[f"{name}.inner"] = ["channel", "window"] if dense and window else ["channel"]
         d[f"{name}.unroll"] = list(range(min(len(window), 2) + 1))
-        d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if window and borders.in_padding(self.program, s) >= _PADDING else [])] if padded else ["stage"]
+        d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if window and _PADDING <= borders.in_padding(self.program, s) < 1 else [])] if padded else ["stage"]
         d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
         rows = roles.spatial[-2:-1]  # their tiles can be shared out in bands, each of which copies what it needs
         d[f"{name}.copies"] = ["root", "outer", *(b for b in (1, 2, 4, 8) if rows and not dense and len(out) > 3 and b <= ext[rows[0]])]
