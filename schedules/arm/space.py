@@ -1,6 +1,8 @@
-"""The ARM space."""
+"""The ARM space: vectors of four, 32 registers, and multiply-adds that take one number out of a register instead of out of memory."""
 
 from __future__ import annotations
+
+from convgen.emit import plan as P
 
 from ..cpu import space
 from ..knobs import Tree
@@ -11,6 +13,23 @@ class Leaf(space.Leaf):
     """Knobs of one algorithm on ARM."""
 
     instructions = dot
+    reuse = 2.4  # six numbers by four vectors: as near to one read per four multiply-adds as the registers allow
+    side_by_side = 4
+
+    def _merit(self, s, axis, loads, ext, roles):
+        """As on every processor; but a vector that moves along a window is loaded anew for every tap, at addresses that the loads' own offsets do not reach."""
+        dense = any(ext[a] > 1 for a in roles.channel)
+        along = any("window" in P.vector_kinds(l, axis, ext, self.lanes) for l in loads)
+        return super()._merit(s, axis, loads, ext, roles) - (1.0 if along and not dense else 0.0)
+
+    def _repeated(self, tiles) -> float:
+        """Never less than all: the tile that is looked at may be one that the border cuts off."""
+        return max(1.0, super()._repeated(tiles))
+
+    def _readable(self, s) -> bool:
+        """Numbers of two bytes are widened once, in a copy: there is no multiply-add with float32 for them."""
+        specs = [self.program.tensor(l.data[0]) for l in s.body.loads()]
+        return not any(t is not None and t.kind == "input" and t.dtype in ("float16", "bfloat16") for t in specs)
 
 
 class Space(Tree):
@@ -18,4 +37,3 @@ class Space(Tree):
 
     version = 1
     leaf = Leaf
-    unfolds = True

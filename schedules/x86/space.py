@@ -18,4 +18,3 @@ class Space(Tree):
 
     version = 4
     leaf = Leaf
-    unfolds = True

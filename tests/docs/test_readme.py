@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_RUN = ["bash tools/quickstart.sh", "pip install .", "convgen check depthwise_conv2d --target cuda:sm_90 --shapes 3", "pip install '.[device]'",
+NOT_RUN = ["bash tools/quickstart.sh", "pip install .", "convgen check depthwise_conv2d --target cuda:sm_90 --shapes 3", "pip install ziglang", "pip install '.[device]'",
            "ssh -N -R 9190:127.0.0.1:9190 -L 9091:127.0.0.1:9091 board",
            "convgen export -o net.cvg conv2d N=1 C=64 O=64 H=56 W=56 k=3 padding=1 --target cuda:sm_80 --target cuda:sm_90 --target x86:avx2",
            "python -m convgen.bench.gpu --prepare visit --suite spine --target cuda:sm_90"]
