@@ -3,13 +3,14 @@
 import json
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import convgen
-from convgen import building
+from convgen import building, exporting
 from convgen.cli import main
 from convgen.emit import nvcc
 from convgen.errors import TargetError
@@ -17,6 +18,7 @@ from convgen.runtime import cuda
 from convgen.targets import resolve
 from convgen.tune.records import Store
 from tests.cuda_driver.device import Array, build_kernels
+from tests.emit.workloads import HARD, workload
 
 TARGETS = ["cuda:sm_80", "cuda:sm_90", "x86:avx2"]
 
@@ -74,6 +76,38 @@ def test_export_load_call(machine, home, monkeypatch):
     given = integers(dense.sample(0))
     assert np.array_equal(kernel(**{name: Array(value) for name, value in given.items()}).host, wanted)
     assert kernel.explain(**{name: Array(value) for name, value in given.items()}).code == "sm_80"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(nvcc.find() is None, reason="compiling for CUDA needs nvcc")
+def test_every_operator(machine, home, monkeypatch):
+    """One awkward shape of each, from one library: whatever an operator asks of calls, memory and launches, CUDA variants give."""
+    cases = [workload(name, texts[0]) for name, texts in HARD.items()]
+    target = resolve("cuda:sm_80")
+    plans = [building.plan(w, target, Store.open(None)) for w in cases]
+    entries = building.build(plans, home, 2)
+    exporting.write(home / "all.cvg", "all", [(target, cases, entries)], home)
+    with ThreadPoolExecutor(2) as pool:
+        code = list(pool.map(lambda entry: str(build_kernels(home / entry["source"], home / f"{entry['symbol']}.so")), entries))
+    monkeypatch.setenv("FAKE_CUDA_DEVICES", "8.0 NVIDIA A100")
+    monkeypatch.setenv("FAKE_CUDA_CODE", ":".join(code))
+    library = convgen.load(home / "all.cvg", name="test_cuda_operators")
+    for w, entry in zip(cases, entries):
+        given = {name: np.asarray(value) for name, value in w.sample(0).items()}
+        wanted = np.asarray(w.reference(**given), np.float64)
+        perms = {t.name: t.permutation(w.layout) for t in w.program.tensors}
+        tensors = {n: Array(np.ascontiguousarray(v.transpose(perms[n])).transpose(np.argsort(perms[n]))) for n, v in given.items()}
+        attributes = {n: listed(v) for n, v in entry["attributes"].items()}
+        for y in (getattr(library, w.operator)(**tensors, **attributes), library.bind(w.operator, **{
+                t.name: tensors[t.name] for t in w.program.tensors if t.kind == "param"}, **attributes)(**{
+                t.name: tensors[t.name] for t in w.program.tensors if t.kind == "input"})):
+            np.testing.assert_allclose(y.host, wanted, rtol=2e-4, atol=2e-4 * np.abs(wanted).max(), err_msg=w.id)
+    assert not any(finding.problem for finding in library.selftest())
+
+
+def listed(value):
+    """Tuples for the lists that JSON made of them."""
+    return tuple(map(listed, value)) if isinstance(value, list) else value
 
 
 def test_compile_for_a_device_that_is_not_here(compiler, conv, monkeypatch, machine):

@@ -101,7 +101,7 @@ class _Managed(ctypes.Structure):
 
 _Deleter = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Managed))
 _Managed._fields_ = [("tensor", _DLTensor), ("context", ctypes.c_void_p), ("deleter", _Deleter)]
-_CODES = {"float32": (2, 32), "uint8": (1, 8), "float16": (2, 16), "int32": (0, 32)}
+_CODES = {"float32": (2, 32), "uint8": (1, 8), "int8": (0, 8), "int32": (0, 32)}
 _alive: dict[int, tuple] = {}
 _capsule = ctypes.pythonapi.PyCapsule_New
 _capsule.restype, _capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
@@ -132,7 +132,7 @@ class Array:
         return f"cuda:{self.index}"
 
     def __array_namespace__(self):
-        return types.SimpleNamespace(empty=empty, permute_dims=permute_dims, float32=np.float32, uint8=np.uint8)
+        return types.SimpleNamespace(empty=empty, permute_dims=permute_dims, float32=np.float32, uint8=np.uint8, int32=np.int32)
 
     def __dlpack_device__(self):
         return 2, self.index
@@ -149,7 +149,7 @@ class Array:
 
 def empty(shape, dtype, device) -> Array:
     Array.made += 1
-    return Array(np.full(shape, 0xA5 if np.dtype(dtype) == np.uint8 else np.nan, dtype), int(device.rpartition(":")[2]))
+    return Array(np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0xA5, dtype), int(device.rpartition(":")[2]))
 
 
 def permute_dims(array: Array, axes) -> Array:
