@@ -8,6 +8,7 @@ from convgen import algorithms
 from convgen.lang import access, count
 from convgen.lang.merge import merged
 from convgen.lang.program import Program
+from convgen.lang.unfold import unfolded
 
 
 BALANCE = 8  # operations that take as long as moving one byte: decides between fewer multiplications and larger transformed kernels
@@ -82,10 +83,12 @@ class Tree:
 
     leaf: type
     version: int
+    unfolds = False  # whether output axes that a sum has as two (steps and phases) become two
 
     def __init__(self, description: dict, target: dict):
         programs = algorithms.variants(Program.from_json(description))
-        self.leaves = {name: self.leaf(name, merged(access.specialised(p)), target) for name, p in programs.items()}
+        form = lambda p: merged(unfolded(access.specialised(p)) if self.unfolds else access.specialised(p))
+        self.leaves = {name: self.leaf(name, form(p), target) for name, p in programs.items()}
 
     @property
     def feature_names(self) -> list:

@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "operators.md"
+VERIFIED = ROOT / "docs" / "measured" / "targets.jsonl"  # by tools/verify_targets.py
+RECORDS = ROOT / "tuning_logs"
+FAMILIES = {"x86": "x86", "cuda": "CUDA", "arm": "ARM"}
 HEAD = """\
 # Operators
 
@@ -22,7 +26,38 @@ def page() -> str:
     from convgen.lang.epilogue import ACTIVATIONS
     from convgen.ops.table import TABLE
     index = "\n".join(f"- [`{op.name}`](#{op.name}): {op.summary}" for op in TABLE)
-    return "\n".join([HEAD.format(activations=", ".join(ACTIVATIONS)), index, "", *(section(op) for op in TABLE)])
+    return "\n".join([HEAD.format(activations=", ".join(ACTIVATIONS)), index, "", targets(TABLE), *(section(op) for op in TABLE)])
+
+
+TARGETS = """\
+## Operators and targets
+
+Every operator builds for all families from its one declaration. Per family: how the default kernel was judged by the float64 oracles on small shapes
+(worst error as a share of its bound), and how many shapes have records measured on hardware. "Run" means on the processor; "emulated" means that
+the target's own code ran without its hardware: the CUDA source that nvcc accepted, compiled by g++, or AArch64 machine code in an emulator. No CUDA or ARM kernel
+has run on real hardware yet. Made by `tools/verify_targets.py` ({dates}); [targets.md](targets.md) has the rest.
+
+| operator | {families} |
+|---|{rule}|
+{rows}
+"""
+
+
+def targets(table) -> str:
+    """The table of operators and target families."""
+    found = {(row["operator"], row["family"]): row for row in map(json.loads, VERIFIED.read_text().splitlines())}
+    lines = [f"| [{op.name}](#{op.name}) | " + " | ".join(judged(op.name, family, found.get((op.name, family))) for family in FAMILIES) + " |" for op in table]
+    names = [f"{label} ({', '.join(sorted({row['target'] for row in found.values() if row['family'] == family}))})" for family, label in FAMILIES.items()]
+    return TARGETS.format(dates=", ".join(sorted({row["date"] for row in found.values()})), families=" | ".join(names), rule="|".join("---" for _ in FAMILIES), rows="\n".join(lines))
+
+
+def judged(name: str, family: str, row: dict | None) -> str:
+    """One cell."""
+    if row is None or not row["ok"]:
+        return "not verified" if row is None else f"wrong: {row['reasons'][0]}"
+    path = RECORDS / family / f"{name}.jsonl"
+    shapes = {json.loads(line)["workload"] for line in path.read_text().splitlines() if line} if path.exists() else set()
+    return f"{row['how']}, {row['error']:.2f}; {f'{len(shapes)} measured' if shapes else 'not measured'}"
 
 
 def section(op) -> str:

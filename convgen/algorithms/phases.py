@@ -77,7 +77,8 @@ def _split(program, stage, factors, guarded, pairs):
         inverse = pow(p.d, -1, p.s) if p.s > 1 else 0
         first = ((r + p.a) * inverse) % number(p.s)
         mapping[p.q], mapping[p.k] = whole * p.s + r, first + j * p.s
-        positions[(p.index, p.s)] = whole - j * p.d + (r + p.a - first * p.d) // number(p.s)
+        shift = r + p.a if p.d == 1 else r + p.a - first * p.d  # first is the remainder where d = 1
+        positions[(p.index, p.s)] = whole - j * p.d + shift // number(p.s)
         phases.append(r)
         quotients[p.q], taps[p.k] = whole, j
         if extents[p.k] % p.s:
@@ -120,7 +121,10 @@ def _split(program, stage, factors, guarded, pairs):
 
 
 def _covered(e, program, steps):
-    """Reads of filled taps may leave a tensor that needed no padding so far: they get zeros, for nothing else is harmless times zero."""
+    """Reads of filled taps may leave a tensor that needed no padding so far: they get zeros, for nothing else is harmless times zero.
+
+    And where no phase reaches the padding any more, there is none.
+    """
     if e.op != "load":
         return E.Expr(e.op, [_covered(a, program, steps) for a in e.args], e.dtype, e.data) if e.args else e
     name, padding = e.data
@@ -132,7 +136,9 @@ def _covered(e, program, steps):
         if not any(map(value_of, amounts[d])) and (lo < 0 or hi >= n):
             amounts[d] = tuple(Size(v, v, []) for v in (max(0, -lo), max(0, hi - n + 1)))
             index[d] = index[d] + amounts[d][0]
-    return E.Expr("load", index, "float", (name, E.Padding(amounts, padding.mode if padding else "zeros")))
+        elif any(map(value_of, amounts[d])) and value_of(amounts[d][0]) <= lo and hi < value_of(amounts[d][0]) + n:
+            index[d], amounts[d] = index[d] - value_of(amounts[d][0]), (Size(0, 0, []), Size(0, 0, []))
+    return E.Expr("load", index, "float", (name, E.Padding(amounts, padding.mode if padding else "zeros") if any(value_of(v) for pair in amounts for v in pair) else None))
 
 
 def _rebuild(e, mapping, positions):

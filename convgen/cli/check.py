@@ -8,7 +8,7 @@ from .output import common, note, show
 def add(verbs) -> None:
     parser = common(verbs.add_parser("check", help="formula, plan, oracle against baseline, default kernel against oracle"), _check)
     parser.add_argument("operator", metavar="OP", help="a name, pkg.mod:op or path/my_ops.py:op")
-    parser.add_argument("--target", default="native")
+    parser.add_argument("--target", default="native", help="of the kernel; one that is not here is emulated (CUDA source by g++, ARM code by unicorn)")
     parser.add_argument("--shapes", type=int, default=5, help="random shapes to try (default 5)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-kernel", action="store_true", help="check the description only; needs no compiler")
@@ -16,14 +16,15 @@ def add(verbs) -> None:
 
 def _check(options) -> int:
     from .. import references, shapes
+    from ..checking import Kernels
     op = references.find(options.operator)
     workloads = [shapes.small(op, options.seed + i) for i in range(options.shapes)]
     note(options, f"{op.name}: {op.summary}\n\n" + _indented(workloads[0].signature["formula"]) + "\n\n" + _indented(_plan(workloads[0].program)) + "\n")
     rows = []
-    kernels = _kernels(options.target) if not options.no_kernel else None
+    kernels = Kernels(options.target) if not options.no_kernel else None
     try:
         for w in workloads:
-            row = {"workload": w.id, "oracle": _oracle(w, options.seed), "kernel": _kernel(kernels, w) if kernels else "not asked for"}
+            row = {"workload": w.id, "oracle": _oracle(w, options.seed), "kernel": str(kernels.verdict(w)) if kernels else "not asked for"}
             rows.append(row)
             note(options, f"{w.id}\n  oracle against baseline: {row['oracle']}\n  kernel against oracle: {row['kernel']}")
     finally:
@@ -70,73 +71,3 @@ def _oracle(w, seed: int) -> str:
         return "right"
     where = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), difference.shape))
     return f"WRONG, at {where} the oracle gives {oracle[where]:.6g} and the baseline {baseline[where]:.6g}"
-
-
-def _kernel(kernels, w) -> str:
-    """"right", with the worst error over its bound, or "WRONG" and why."""
-    from ..errors import WorkerError
-    try:
-        verdict = kernels.verdict(w)
-    except WorkerError as error:
-        return f"WRONG, {error.kind}: {' '.join(str(error).split())}"
-    return f"right ({verdict['oracles']}, error {verdict['ratio']:.2g} of its bound{kernels.note})"
-
-
-def _kernels(target: str):
-    """Default kernels of a target: measured where they can run, emulated where the target never is this machine."""
-    from .. import emulate
-    from ..targets import resolve
-    machine = resolve(target).to_json()
-    return (_Emulated if machine["family"] in emulate.FAMILIES else _Local)(machine)
-
-
-class _Local:
-    """Kernels compiled and verified in worker processes."""
-
-    note = ""
-
-    def __init__(self, machine: dict):
-        from ..tune.builder import LocalBuilder
-        from ..tune.measure import LocalRunner
-        self.builder, self.runner = LocalBuilder(machine), LocalRunner(machine)
-
-    def verdict(self, w) -> dict:
-        """The oracles' verdict. Raises WorkerError for a kernel that is wrong or cannot be built."""
-        from ..errors import WorkerError
-        (built,) = self.builder.build(w.description, [None])
-        if isinstance(built, WorkerError):
-            raise built
-        return self.runner.check(built.path, built.entry, w.description)
-
-    def close(self) -> None:
-        """End the workers."""
-        self.builder.close()
-        self.runner.close()
-
-
-class _Emulated:
-    """Kernels compiled by the target's own tools and run by `convgen.emulate`."""
-
-    note = ", emulated"
-
-    def __init__(self, machine: dict):
-        self.machine = machine
-
-    def verdict(self, w) -> dict:
-        """The oracles' verdict. Raises WorkerError for a kernel that is wrong or cannot be built."""
-        import tempfile
-
-        from .. import emulate
-        from ..emit.service import shared_service
-        from ..errors import WorkerError
-        from ..tune.cases import CaseBook
-        from ..tune.verify import verify
-        with tempfile.TemporaryDirectory(prefix="convgen-check-") as folder:
-            entry = shared_service().build(w.description, self.machine, None, folder, "cg_check")
-            verdict = verify(emulate.opener(entry, folder, self.machine)(w.description["dims"]), CaseBook(w.program), thorough=True)
-        if not verdict.ok:
-            raise WorkerError("wrong", verdict.reason)
-        return verdict.to_json()
-
-    def close(self) -> None:
-        """Nothing stays behind."""

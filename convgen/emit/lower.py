@@ -9,7 +9,7 @@ from tvm import te, tirx
 
 from ..lang import access, expr as E
 from ..lang.count import BYTES
-from ..lang.ranges import interval
+from ..lang.ranges import interval, whole
 from ..lang.size import tree_of, value_of
 from . import border, matrix, vector_math
 from . import plan as P
@@ -34,6 +34,7 @@ class Block:
     vec: str = ""
     tiles: tuple = (None, None)  # axes of the register tile, innermost first
     sizes: tuple = (1, 1)  # its steps along them
+    rows: str | None = None  # the axis whose steps are rows of positions
     turn: object = None  # the plan's Turn of a copy or store between rows of memory and vectors across them
     tested: bool = False  # whether terms are conditional, because some meet nothing but padding
     separate: bool = False  # whether the tiles of a row leave out different terms, so that each needs its own code
@@ -65,6 +66,7 @@ class _Lowering:
         self.plan, self.program, self.math = plan, plan.program, math
         self.batch = te.var("N") if self.program.any_batch else None
         self.tensors, self.border, self.blocks = {}, {}, []
+        self.ranges = {}  # axis → (first, last) of the stage at hand
         self.moved = access.moved(self.program)
         for t in self.program.tensors:
             perm = t.permutation(self.program.layout)
@@ -98,6 +100,11 @@ class _Lowering:
         if op == "single" and e.args[0].op in self.math.ROUNDED:
             return self.math.ROUNDED[e.args[0].op](*(self.value(x, axes, read, indexing) for x in e.args[0].args))
         a = [self.value(x, axes, read, indexing or op == "int") for x in e.args]
+        if op == "//" and e.args[0].op in ("+", "-") and (d := E.constant(e.args[1])):
+            # TVM 0.27 takes (i % m + k) // d, which fused loops become, for ((i + k) % m) // d; a truncating division it leaves alone
+            low = _LEAST if set(e.args[0].axes()) - set(self.ranges) else interval(e.args[0], self.ranges)[0]
+            up = 0 if low >= 0 else -(max(low, _LEAST) // d)
+            return tirx.truncdiv(a[0] + up * d, a[1]) - up
         if op == "select":
             heavy = any(x.op == "load" for x in e.args[1].walk()) or any(x.op == "load" for x in e.args[2].walk())
             return tirx.if_then_else(*a) if heavy else tirx.Select(*a)
@@ -169,7 +176,8 @@ class _Lowering:
             name, padding = load.data
             clamp = {d for d, a in enumerate(load.args) if beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d]))}
             stored = self.tensors.get(name)
-            if stored is not None and stored[1].split in clamp:  # whole blocks beyond the end: clamp the block, so that lanes stay side by side
+            unpadded = padding is None or not any(value_of(v) for pair in padding.amounts for v in pair)
+            if stored is not None and unpadded and stored[1].split in clamp:  # whole blocks beyond the end: clamp the block, so that lanes stay side by side
                 tensor, layout, _ = stored
                 clamp.discard(layout.split)
                 physical = layout.index([te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)])
@@ -212,6 +220,7 @@ class _Lowering:
         shape_extents = [self.batch if self.batch is not None and i == operand.batch else e for i, e in enumerate(layout.extents)]
         layout.extents = shape_extents
         true = access.extents(stage)
+        self.ranges = P.ranges_of(p)
         at = {c[1]: i for i, c in enumerate(operand.coords) if c[0] == "dim"}
 
         def body(*physical):
@@ -257,6 +266,7 @@ class _Lowering:
             return self.product(p)
         read = self.reader(p)
         true = access.extents(stage)
+        self.ranges = P.ranges_of(p)
 
         def body(*physical):
             logical = layout.logical(physical)
@@ -273,7 +283,7 @@ class _Lowering:
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
-                                 tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
+                                 (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
                                  dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread))
 
     def product(self, p):
@@ -306,6 +316,7 @@ class _Lowering:
         stage = plan.output or anchor.store or anchor.stage
         names = [a.name for a in stage.axes]
         shape = [self._dim(spec.trees[d], spec.shape[d]) for d in perm]
+        self.ranges = whole(access.extents(stage))
 
         def read(load, index):
             operand = plan.store_operands.get(P.key(load)) or (plan.stage(stage.name).operands.get(P.key(load)) if plan.output else None)
@@ -456,6 +467,7 @@ def _zero(value):
     return tirx.const(0, str(value.ty))
 
 
+_LEAST = -(1 << 20)  # below every index whose axes are not known
 _COMBINE = {"sum": te.sum, "max": te.max, "min": te.min}
 _OPS = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b, "/": lambda a, b: a / b, "//": tirx.floordiv, "%": tirx.floormod,

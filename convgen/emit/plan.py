@@ -15,6 +15,7 @@ from ..lang import access, expr as E
 from ..lang.count import BYTES, stage_flops
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
+from ..lang.unfold import phases
 from . import borders, dot, matrix
 from .layout import Layout
 
@@ -216,6 +217,7 @@ class Turn:
 
     `source`, `target`: (dim the row runs along, dim of the lanes) in memory. A straight row has no dim of lanes (None), or runs through both: first blocks, then lanes.
     The copy's rows have `width` positions, of which those from `begin` on and before `end` have data; `padded` if that is not all.
+    `phases`: how many take turns along the row; if more than one, the dim after the row's counts them, and positions count both.
     """
 
     source: tuple
@@ -223,6 +225,7 @@ class Turn:
     width: int
     begin: int = 0
     end: int = 0
+    phases: int = 1
 
     @property
     def padded(self) -> bool:
@@ -233,14 +236,18 @@ def store_turn(program, p: StagePlan, store_operands) -> Turn | None:
     """How whole vectors become columns of the output's rows, where nothing comes between but parameters that fit the tiles."""
     spec, true, layout = program.output, access.extents(p.stage), p.layout
     perm = spec.permutation(program.layout)
-    row, lane = perm[-1], layout.split
+    count = phases(spec).get(perm[-1], 1)
+    row, lane = perm[-1] - (count > 1), layout.split  # an unfolded row: its dim of steps, followed by that of phases
     straight = row == lane
-    if spec.dtype != "float32" or p.lanes == 1 or layout.overhangs != straight or layout.order[-1] != row:
+    if spec.dtype != "float32" or p.lanes == 1 or layout.order[-1] != perm[-1] or lane == perm[-1] != row:
+        return None
+    if layout.overhangs != straight and not (straight and count > 1):
         return None  # straight rows of whole vectors need no care
     fits = lambda o: o.kind == "packed" and all(p.extents[c[1]] == true[c[1]] and not (straight and c[1] == p.vec) for c in o.coords) or o.source == p.stage.name
     if not all(fits(o) for o in store_operands.values()):
         return None
-    return Turn((len(perm) - 1, len(perm)), (len(perm) - 1, None if straight else perm.index(lane)), spec.shape[row], 0, spec.shape[row])
+    at, width = perm.index(row), spec.shape[row] * count
+    return Turn((at, len(perm)), (at, None if straight else perm.index(lane)), width, 0, width, count)
 
 
 def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
@@ -267,12 +274,27 @@ def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
 
 
 def tile_axes(program, stage, vec: str) -> tuple:
-    """The output axes beside the vector axis that a register tile spans: where an operand is reused, then the innermost (None where there is none)."""
+    """The output axes beside the vector axis that a register tile spans: where an operand is reused, then the innermost (None where there is none).
+
+    Where phases take turns along the output's rows, the second one is theirs.
+    """
     loads = stage.body.loads()
     reuse = {a.name: sum(1 for l in loads if not any(a.name in i.axes() for i in l.args)) for a in stage.axes}
     rest = [a.name for a in stage.axes if a.name != vec and value_of(a.size) > 1 and not _is_batch(program, stage, a.name)]
     rest.sort(key=lambda n: reuse[n])  # stable: among equals the innermost stays last
+    phase = row_phase(program, stage)
+    if phase in rest:
+        rest.remove(phase)
+        return (rest[-1] if rest else None, phase)
     return (rest[-1] if rest else None, rest[-2] if len(rest) > 1 else None)
+
+
+def row_phase(program, stage) -> str | None:
+    """The axis of a stage whose steps take turns along the rows of the output, if its tiles are what is stored there."""
+    inner = program.output.permutation(program.layout)[-1]
+    if inner not in phases(program.output) or [a.name for a in stage.axes] != [a.name for a in program.stages[-1].axes]:
+        return None
+    return stage.axes[inner].name
 
 
 def tile_sizes(program, stage, vec: str, choice: dict) -> tuple:
@@ -381,7 +403,7 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
             order = [d for d in spec.permutation(program.layout) if d != moving[0]] + moving
             return Operand(load, "staged", f"{p.stage.name}_{load.data[0]}_last", coords, Layout(spec.shape, order), dtype=_copied(program, load))
     elif p.stage.combiner is not None:
-        ranges = _ranges(p)
+        ranges = ranges_of(p)
         spans = [interval(a, ranges) for a in load.args]
         whole = p.layout.blocks * p.lanes == access.extents(p.stage)[p.vec]
         in_a_row = moving == [innermost] and whole and not (kinds[innermost] == "window" and amounts[innermost] != (0, 0))
@@ -428,9 +450,11 @@ def _parameter(program, p, load, kinds, choice, label) -> Operand:
     return _packed(program, load, axes, p.vec if moving else None, p.lanes, label, extents, p.dot)
 
 
-def _ranges(p: StagePlan) -> dict:
+def ranges_of(p: StagePlan) -> dict:
+    """Axis → (first, last) of a stage's loops, whole tiles and vectors counted."""
     ranges = {n: (0, e - 1) for n, e in p.extents.items()}
-    ranges[p.vec] = (0, p.layout.blocks * p.lanes - 1)
+    if p.layout.split is not None:
+        ranges[p.vec] = (0, p.layout.blocks * p.lanes - 1)
     return ranges
 
 

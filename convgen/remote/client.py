@@ -97,11 +97,13 @@ def survey(tracker: dict, target: dict, seconds: float, wait: float, path: str, 
     from .session import Session
 
     book, opened, rows = book_of(description, folder), [], []
+    why = ""
     listed, end = [address for address, key in registered(tracker) if key == tracker["key"]], time.monotonic() + wait
     for _ in listed:
         try:
             opened.append(Session(tracker, seconds + wait, max(0.5, end - time.monotonic())))
-        except WorkerError:
+        except WorkerError as failure:
+            why = str(failure)
             break
     for one in opened:
         begun, us, error = time.monotonic(), None, None
@@ -116,7 +118,7 @@ def survey(tracker: dict, target: dict, seconds: float, wait: float, path: str, 
     for one in opened:
         one.close()
     missed = [address for address in listed if address not in {row["server"] for row in rows}]
-    return rows + [{"server": address, "facts": {}, "us": None, "error": f"it is busy or does not answer: no session within {wait:.0f} s", "seconds": None}
+    return rows + [{"server": address, "facts": {}, "us": None, "error": f"no session within {wait:.0f} s: {why}", "seconds": None}
                    for address in missed]
 
 

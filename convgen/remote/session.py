@@ -71,6 +71,7 @@ def acquire(tracker: dict, seconds: float, wait: float):
     """
     name, key = f"{tracker['host']}:{tracker['port']}", tracker["key"]
     begun = seen = time.monotonic()
+    unreached, since = None, 0.0  # a server that the tracker named and that did not answer
     watch = TrackerLink(tracker["host"], tracker["port"])
     try:
         while True:
@@ -82,16 +83,19 @@ def acquire(tracker: dict, seconds: float, wait: float):
                     if time.monotonic() - seen > min(PATIENCE, wait):
                         raise WorkerError("device", f"no server with the key {key!r} is left at the tracker {name}")
                     if time.monotonic() - begun > wait:
-                        raise WorkerError("busy", f"no server with the key {key!r} at the tracker {name} was free within {wait:.0f} s")
+                        raise unreached or WorkerError("busy", f"no server with the key {key!r} at the tracker {name} was free within {wait:.0f} s")
                 host, port, matchkey = asked.answer()
                 # A machine that was switched off says nothing, and TVM waits for it without end: the alarm then ends this process.
                 signal.setitimer(signal.ITIMER_REAL, seconds + ANSWER)
                 return rpc.connect(host, port, matchkey, session_timeout=seconds), f"{host}:{port}"
             except OSError as error:
                 raise WorkerError("device", f"the tracker at {name} was lost: {error}") from None
-            except RuntimeError:  # that server has just died; the tracker will notice
-                if time.monotonic() - seen > PATIENCE:
-                    raise
+            except RuntimeError:  # that server has just died, and the tracker will notice; or its address is no good
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                since = since if unreached else time.monotonic()
+                unreached = WorkerError("device", f"the server {host}:{port} that the tracker {name} names cannot be reached")
+                if time.monotonic() - since > min(PATIENCE, wait):
+                    raise unreached from None
                 time.sleep(0.1)
             finally:
                 asked.close()
@@ -119,7 +123,8 @@ class Session:
             self.remote.get_function("runtime.config_threadpool")(0, int(target["threads"]))
             threads = self.remote.get_function("runtime.NumThreads")()
             if threads != target["threads"]:
-                reason = f"it offers {threads} thread{'s' * (threads != 1)}, the target asks for {target['threads']}; start it with TVM_NUM_THREADS={target['threads']}"
+                reason = (f"it offers {threads} thread{'s' * (threads != 1)}, the target asks for {target['threads']}; "
+                          f"start it with --threads {target['threads']}, or TVM's own with TVM_NUM_THREADS={target['threads']}")
         if reason:
             raise WorkerError("device", f"the server {self.address} cannot measure for {target['name']}: {reason}")
 

@@ -191,6 +191,8 @@ class Task:
 
         try:
             taken = together([(o.path, o.entry) for o in new.values()], self.description, best.least_us if best else None, self.context.left(), done)
+        except WorkerError:  # of what comes before any candidate (references); each will say so
+            return {}
         except BaseException:
             with self.context.interrupts.hold():
                 for choice, outcome in zip(choices, outcomes):

@@ -37,3 +37,4 @@ class Space(Tree):
 
     version = 1
     leaf = Leaf
+    unfolds = True

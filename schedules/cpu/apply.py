@@ -88,7 +88,7 @@ def _elementwise(sch, b, lanes, widest, tiled=False):
     if not loops:
         return
     if _turned(sch, b, b.lanes if b.kind == "store" else lanes, widest):
-        done = 1 if None in (b.turn.source[1], b.turn.target[1]) else 2  # a straight row, or rows and lanes
+        done = (1 if None in (b.turn.source[1], b.turn.target[1]) else 2) + (b.turn.phases > 1)  # a straight row, or rows and lanes, and phases
         loops = sch.get_loops(sch.get_sblock(b.name))[int(tiled):-done]
         if loops and not tiled:
             sch.parallel(sch.fuse(*loops))
@@ -115,7 +115,7 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
     block = sch.get_sblock(b.name)
     loops = sch.get_loops(block)[int(tiled):]
     spatial, reduction = loops[:len(b.loops)], loops[len(b.loops):]
-    outer, inner = [], {}
+    outer, inner, of = [], {}, {}
     vec_outer = tile_outer = None
     for loop, (axis, part) in zip(spatial, b.loops):
         if part == "lanes":
@@ -133,9 +133,12 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
             outer.append(other)
         else:
             outer.append(loop)
+        if part != "lanes":
+            of[axis] = outer[-1]
+    interleaved = store is not None and store.turn is not None and store.turn.phases > 1  # phases take turns along the output's rows
     if vec_outer is not None and k("order", "vector") == "position":
         outer = [l for l in outer if l is not vec_outer] + [vec_outer]
-    elif vec_outer is not None and tile_outer is not None and "channel" in {role for _, role in b.reduce} and outer.index(tile_outer) < outer.index(vec_outer):
+    elif vec_outer is not None and tile_outer is not None and not (interleaved and store.loops[-2][0] == b.vec) and "channel" in {role for _, role in b.reduce} and outer.index(tile_outer) < outer.index(vec_outer):
         outer.remove(vec_outer)  # the vectors' operand stays in cache while the tiles pass
         outer.insert(outer.index(tile_outer), vec_outer)
     channel_outer, channel, window, table = [], [], [], []
@@ -171,7 +174,15 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
     within = outer[-2] if k("producer") == "tile" and len(outer) > 2 else None  # the last position loop: the vector blocks run inside it
     depth = max(1, len(outer) - (1 if len(outer) > 2 else 0) - (1 if within is not None else 0))
     if isinstance(k("copies"), int) and len(outer) > 2:  # rows in so many bands, each with its copies
-        outer[-2:-1] = sch.split(outer[-2], [k("copies"), None])
+        at_rows = outer.index(of[b.rows])
+        depth = at_rows + 1
+        outer[at_rows:depth] = sch.split(outer[at_rows], [k("copies"), None])
+        at = outer[-1]
+    row_at = outer[-2] if len(outer) > 1 and within is None else None
+    if interleaved:  # steps and phases make the row
+        first = min(outer.index(of[axis]) for axis, _ in store.loops[-2:])
+        whole = first and all(l in [of[axis] for axis, _ in store.loops[-2:]] for l in outer[first:])
+        depth, row_at = (min(depth, first), outer[first - 1]) if whole and within is None else (depth, None)
     copies = [by_name[n] for n in b.reads]
     if finish is not None:
         done.add(finish.name)
@@ -193,9 +204,9 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
                 sch.unroll(loop)
     elif tiled:
         pass  # the store surrounds the tile
-    elif k("store", "row") == "row" and len(outer) > 1 and within is None:
+    elif k("store", "row") == "row" and row_at is not None:
         out = sch.get_sblock(store.name)
-        sch.reverse_compute_at(out, outer[-2], preserve_unit_loops=True)
+        sch.reverse_compute_at(out, row_at, preserve_unit_loops=True)
         if not _turned(sch, store, b.lanes, widest):
             _vectorize_last(sch, sch.get_loops(out)[-1], b.lanes)
         done.add(store.name)
@@ -255,5 +266,6 @@ def _turned(sch, b, lanes, widest) -> bool:
         parts = [None] * (len(b.loops) - 2) + ["row", "lanes"] if b.loops[-1][1] == "lanes" else [None] * (len(b.loops) - 1) + ["row"]
         lanes = next((w for w in (lanes, lanes // 2) if b.lanes % w == 0 or b.lanes == 1), 0)
     else:
-        parts = ["lanes" if axis == b.vec else None for axis, _ in b.loops[:-1]] + ["row"]
+        last = ["row"] if b.turn.phases == 1 else ["row", "phase"]
+        parts = ["lanes" if axis == b.vec else None for axis, _ in b.loops[:-len(last)]] + last
     return turn.mark(sch, sch.get_sblock(b.name), b.turn, parts, lanes, widest)

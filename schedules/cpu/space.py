@@ -73,7 +73,7 @@ class Leaf(KnobSpace):
         d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
         d[f"{name}.inner"] = ["channel", "window"] if dense and window else ["channel"]
         d[f"{name}.unroll"] = list(range(min(len(window), 2) + 1))
-        d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if window and borders.in_padding(self.program, s) >= _PADDING else [])] if padded else ["stage"]
+        d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if window and _PADDING <= borders.in_padding(self.program, s) < 1 else [])] if padded else ["stage"]
         d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
         rows = roles.spatial[-2:-1]  # their tiles can be shared out in bands, each of which copies what it needs
         d[f"{name}.copies"] = ["root", "outer", *(b for b in (1, 2, 4, 8) if rows and not dense and len(out) > 3 and b <= ext[rows[0]])]
@@ -199,6 +199,8 @@ class Leaf(KnobSpace):
         acc = k("tile1") * k("tile2") * k("vectors")
         # one vector: the other operand's numbers are read by the multiply-adds; several: LLVM first loads the numbers of all pixels into registers
         beside = acc // k("vectors") if k("vectors") > 1 and roles.channel and not c.get(f"{s.name}.dot") else k("vectors")
+        if k("tile2") > 1 and roles.channel and k("vec") in roles.plain and axis2 == P.row_phase(self.program, s):
+            beside = k("tile1") + k("tile2") * k("vectors")  # phases meet the same numbers
         if acc + beside + 1 > self.registers:
             return f"{acc} accumulators do not fit {self.registers} registers beside their operands"
         possible = ext.get(axis1, 1) * ext.get(axis2, 1)
@@ -344,7 +346,7 @@ class Leaf(KnobSpace):
                         best = (score, trial)
             if best:
                 c = best[1]
-                if dense and self._scattered(s, ext, c) and "row" in self.domains[f"{n}.store"] and self._anchor_constraint(n, tiles, c | {f"{n}.store": "row"}) is None:
+                if (dense or P.row_phase(self.program, s)) and self._scattered(s, ext, c) and "row" in self.domains[f"{n}.store"] and self._anchor_constraint(n, tiles, c | {f"{n}.store": "row"}) is None:
                     c[f"{n}.store"] = "row"
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
@@ -391,7 +393,13 @@ class Leaf(KnobSpace):
         if len(s.axes) <= inner or s.axes[inner].name == c[f"{s.name}.vec"]:
             return False
         vec = c[f"{s.name}.vec"]
-        axis, _ = P.tile_axes(self.program, s, vec)
+        axis, phase = P.tile_axes(self.program, s, vec)
+        if phase is not None and phase == P.row_phase(self.program, s):
+            if c[f"{s.name}.tile2"] != ext[phase]:
+                return True
+            if vec == s.axes[inner - 1].name:  # phases interleave in whole vectors or whole rows
+                return ext[vec] % c[f"{s.name}.lanes"] > 0 and ext[vec] > c[f"{s.name}.lanes"] * c[f"{s.name}.vectors"]
+            tile *= ext[phase]
         part = ext.get(axis, 1) % tile or ext[vec] % (c[f"{s.name}.lanes"] * c[f"{s.name}.vectors"])
         return tile < 4 or part > 0 or P.make(self.program, c, self.lanes).turn is None
 
@@ -433,10 +441,13 @@ class Leaf(KnobSpace):
         waste *= -(-blocks // v) * v / blocks
         acc = t1 * t2 * v
         pixels = t1 * t2
-        most = self.side_by_side
+        most, phase = self.side_by_side, P.row_phase(self.program, s)  # vectors that cost nothing
         if any(ext[x] > 1 for x in roles.channel):
             # a dense tile reads one vector per v and one number per pixel for acc multiply-adds; two reads and two multiply-adds start per cycle
-            reuse = min(acc / (pixels + v), self.reuse)
+            phase = P.row_phase(self.program, s)
+            reads = t1 + t2 * v if phase is not None and phase == axes[1] else pixels + v  # phases meet the same numbers
+            most = most if phase is None or phase != axes[1] else most // t2
+            reuse = min(acc / reads, self.reuse)
         elif roles.window:
             # unrolled taps of a row meet the same inputs: they stay in registers if tile and window fit, else each multiply-add loads its own
             taps, most, sizes = ext[roles.window[-1]], 1, {axes[0]: t1, axes[1]: t2, c[f"{n}.vec"]: v}
@@ -460,6 +471,8 @@ class Leaf(KnobSpace):
             reuse = min(1.0, acc * taps / reads) * slow
         else:
             reuse = acc / (acc + v) * (1.0 if acc + t1 * v <= self.registers + 2 else 0.4)
+        if phase is not None and phase == axes[1] and t2 < e2:
+            reuse *= 0.8  # phases apart cannot be stored from the tile
         units = (-(-e1 // t1)) * (-(-e2 // t2)) * -(-blocks // v) * math.prod(e for a, e in ext.items() if a in {x.name for x in s.axes} and a not in (*axes, c[f"{n}.vec"]))
         balance = min(1.0, units / (4 * self.target["threads"])) if not any(c[f"cut.{a}"] for a in self.cuts.sizes) else 1.0  # tiles of the output share the threads
         return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > most)

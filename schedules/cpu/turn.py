@@ -4,6 +4,9 @@ Straight rows are covered by vectors of which the last overlaps the one before, 
 than memory's innermost would be loaded or stored number by number. Instead, blocks of four columns by all lanes are turned: quarter vectors of four rows
 side by side make one vector, and two rounds of interleaving within quarters transpose the 4 x 4 blocks of four such vectors (the classic
 _MM_TRANSPOSE4_PS, once per quarter). The last block of a row may overlap the one before it.
+
+Along a row whose phases take turns (an upsampled plane), position w is step w // phases of phase w % phases: turned blocks pick their vectors so, and
+straight rows interleave a vector of every phase.
 """
 
 from __future__ import annotations
@@ -18,28 +21,31 @@ _MARK = "turned"  # annotation of a row's loop, with the lanes
 def mark(sch, block, turn, parts: list, lanes: int, widest: int) -> bool:
     """Whether the copy in `block` can be done by whole rows where it now is; if so its row and lane loops move innermost and `rewrite` will do it.
 
-    `turn`: the lowering's Turn or None. `parts`: for each of the block's loops "row", "lanes" or None. `widest`: lanes of the target's vectors.
+    `turn`: the lowering's Turn or None. `parts`: for each of the block's loops "row", "phase", "lanes" or None. `widest`: lanes of the target's vectors.
     """
     if turn is None or lanes % _QUARTER or not min(8, widest) <= lanes <= 16:
         return False
     loops = sch.get_loops(block)[-len(parts):]
-    row = loops[parts.index("row")]
+    row, phase = loops[parts.index("row")], [loops[parts.index("phase")]] if turn.phases > 1 else []
+    if any(sch.get(loop).extent != turn.phases for loop in phase):
+        return False
     if "lanes" not in parts:
-        whole = sch.get(row).extent == turn.width
+        width, steps = sch.get(row).extent, turn.width // turn.phases
+        whole = width == steps or phase and isinstance(width, tirx.IntImm) and int(width) % lanes == steps % lanes == 0
         if whole:
             sch.annotate(row, _MARK, lanes)
-        return whole
+        return bool(whole)
     lane = loops[parts.index("lanes")]
     width, rows = (sch.get(loop).extent for loop in (row, lane))
     if not isinstance(width, tirx.IntImm) or not isinstance(rows, tirx.IntImm) or int(rows) % lanes or turn.padded and int(width) != turn.width:
         return False
-    if (turn.end - turn.begin if turn.padded else int(width)) < _QUARTER:
+    if (turn.end - turn.begin if turn.padded else int(width) * turn.phases) < _QUARTER:
         return False
     others = [loop for loop, part in zip(loops, parts) if part is None]
     if int(rows) > lanes:
         outer, lane = sch.split(lane, [None, lanes])
         others.append(outer)
-    sch.reorder(*others, row, lane)
+    sch.reorder(*others, row, *phase, lane)
     sch.annotate(row, _MARK, lanes)
     return True
 
@@ -53,12 +59,14 @@ def rewrite(module, turns: dict):
 def _walk(s, turns):
     if isinstance(s, tirx.For):
         if _MARK in s.annotations:
-            lane = s.body if isinstance(s.body, tirx.For) else None
-            realize = lane.body if lane else s.body
-            moving = {s.loop_var, *([lane.loop_var] if lane else [])}
+            inner = [s.body]
+            while isinstance(inner[-1], tirx.For):
+                inner.append(inner[-1].body)
+            *inner, realize = inner
+            moving = {s.loop_var, *(loop.loop_var for loop in inner)}
             if moving & set(tirx.analysis.undefined_vars(realize.predicate)):  # rows that end early
                 return tirx.For(s.loop_var, s.min, s.extent, s.kind, s.body)
-            return _whole_row(s, lane, realize, turns[realize.block.name_hint], int(s.annotations[_MARK]))
+            return _whole_row([s, *inner], realize, turns[realize.block.name_hint], int(s.annotations[_MARK]))
         return tirx.For(s.loop_var, s.min, s.extent, s.kind, _walk(s.body, turns), s.thread_binding, s.annotations)
     if isinstance(s, tirx.SeqStmt):
         return tirx.SeqStmt([_walk(x, turns) for x in s.seq])
@@ -69,34 +77,40 @@ def _walk(s, turns):
     return s
 
 
-def _whole_row(row, lane, realize, turn, lanes):
-    """The loops shrink to one step, in which the block does the whole row."""
-    width = int(row.extent)
+def _whole_row(loops, realize, turn, lanes):
+    """The loops (row, phases if any, lanes if any) shrink to one step, in which the block does the whole row."""
+    row, lane = loops[0], loops[-1] if len(loops) > 1 + (turn.phases > 1) else None
+    width = int(row.extent) * turn.phases
     b, value, inside = realize.block, realize.block.body.value, []
     if isinstance(value, ir.Call):  # if_then_else(inside, element, 0): a row is padded at its ends, or wholly
         moving = {v.var for v, at in zip(b.iter_vars, realize.iter_values) if row.loop_var in tirx.analysis.undefined_vars(at)}
         inside = [c for c in _conjuncts(value.args[0]) if not moving & set(tirx.analysis.undefined_vars(c))]
         value = value.args[1]
-    source, target = _Rows(value, turn.source), _Rows(b.body, turn.target)
+    source, target = _Rows(value, turn.source, turn.phases), _Rows(b.body, turn.target, turn.phases)
     begin, end = (max(turn.begin, 0), min(turn.end, width)) if turn.padded else (0, width)
     zero = lambda n: tirx.Broadcast(tirx.const(0.0, "float32"), n) if n > 1 else tirx.const(0.0, "float32")
     if lane is not None:
         zeros = lambda first, last: _each(first, last, lambda w: target.store(zero(lanes), w, 0, lanes))
         data = _turned(source, target, begin, end, lanes)
     else:
-        block = lanes if source.lane is not None else 0  # the source has blocks of lanes
         zeros = lambda first, last: _straight(first, last, lanes, 0, lambda w, n: target.store(zero(n), w, 0, n))
+    if lane is None and turn.phases > 1:
+        data = _interleaved(source, target, width // turn.phases, turn.phases, lanes)
+    elif lane is None:
+        block = lanes if source.lane is not None else 0  # the source has blocks of lanes
         data = _straight(begin, end, lanes, block, lambda w, n: target.store(source.load(w // block if block else w, w % block if block else 0, n), w, 0, n))
     body = _sequence([*zeros(0, begin), *data, *zeros(end, width)])
     if inside:
         body = tirx.IfThenElse(tirx.all(*inside), body, _sequence(zeros(0, width)))
-    wide = -(-width // lanes) if lane is None and source.lane is not None else width
+    wide = -(-width // (lanes * turn.phases)) * turn.phases if lane is None and source.lane is not None else width
     reads = [source.region(r, wide, lanes) if r.source.same_as(source.buffer) else r for r in b.reads]
     writes = [target.region(r, width, lanes) for r in b.writes]
     block = SBlock(b.iter_vars, reads, writes, b.name_hint, body, None, b.alloc_buffers, b.match_buffers, b.annotations)
     once = lambda loop, inner: tirx.For(loop.loop_var, loop.min, tirx.const(1, "int32"), tirx.ForKind.SERIAL, inner)
-    realize = SBlockRealize(realize.iter_values, realize.predicate, block)
-    return once(row, once(lane, realize) if lane is not None else realize)
+    done = SBlockRealize(realize.iter_values, realize.predicate, block)
+    for loop in reversed(loops):
+        done = once(loop, done)
+    return done
 
 
 def _sequence(statements):
@@ -109,18 +123,20 @@ def _conjuncts(e):
 
 
 class _Rows:
-    """One side of a copy. `access`: its load or store; `dims`: (dim that the row runs along, dim of the lanes), one of them the innermost."""
+    """One side of a copy. `access`: its load or store; `dims`: (dim that the row runs along, dim of the lanes), one of them the innermost but for `phases`."""
 
-    def __init__(self, access, dims):
+    def __init__(self, access, dims, phases):
         self.buffer = access.source if isinstance(access, ir.TensorLoad) else access.buffer
-        self.indices, (self.row, self.lane) = list(access.indices), dims
+        self.indices, (self.row, self.lane), self.phases = list(access.indices), dims, phases
         if isinstance(access, ir.TensorLoad) and self.lane == len(self.indices) - 1:
             self.indices[-1] = tirx.const(0, "int32")  # a tile's vectors are read whole
 
     def at(self, position, lane, width):
         """Index of `width` neighbours from a position and lane on."""
         index = list(self.indices)
-        index[self.row] = index[self.row] + position
+        index[self.row] = index[self.row] + (position if self.phases == 1 else tirx.floordiv(position, self.phases))
+        if self.phases > 1:
+            index[self.row + 1] = index[self.row + 1] + tirx.floormod(position, self.phases)
         if self.lane is not None:
             index[self.lane] = index[self.lane] + lane
         return [*index[:-1], tirx.Ramp(index[-1], 1, width) if width > 1 else index[-1]]
@@ -134,7 +150,8 @@ class _Rows:
     def region(self, region, width, lanes):
         """What the block touches in all: a region of position 0 and lane 0, widened."""
         ranges = list(region.region)
-        for d, n in ((self.row, width), (self.lane, lanes)) if self.lane is not None else ((self.row, width),):
+        touched = {self.row: -(-width // self.phases)} | ({self.row + 1: self.phases} if self.phases > 1 else {}) | ({self.lane: lanes} if self.lane is not None else {})
+        for d, n in touched.items():
             ranges[d] = ir.Range.from_min_extent(ranges[d].min, n)
         return tirx.BufferRegion(self.buffer, ranges)
 
@@ -158,6 +175,22 @@ def _straight(first, last, lanes, block, make):
     return _each(0, (last - first) // width, lambda i: make(i * width + first, width)) + rest
 
 
+def _interleaved(source, target, steps, phases, lanes):
+    """Rows in which the vectors of all phases take turns, block by block of `lanes` steps."""
+    def block(b, count):
+        made, bind = _binding()
+        v = [bind(source.load(b * phases + i, 0, lanes)) for i in range(phases)]
+        store = lambda first, n: target.store(_shuffle(v, [w % phases * lanes + w // phases for w in range(first, first + n)]), b * (lanes * phases) + first, 0, n)
+        return _sequence([*made, *_cover(count * phases, lanes, store)])
+    return _each(0, steps // lanes, lambda b: block(b, lanes)) + ([block(steps // lanes, steps % lanes)] if steps % lanes else [])
+
+
+def _cover(count, lanes, make):
+    """`make(position, width)` for vectors that cover `count` positions from the first on, the last of them overlapping the one before."""
+    width = min(lanes, 1 << count.bit_length() - 1)
+    return [make(i, width) for i in [*range(0, count - width + 1, width), *([count - width] if count % width else [])]]
+
+
 def _turned(source, target, begin, end, lanes):
     block = lambda at: _sequence(_block(source, target, at, lanes))
     rest = [block(end - _QUARTER)] if (end - begin) % _QUARTER else []
@@ -166,12 +199,7 @@ def _turned(source, target, begin, end, lanes):
 
 def _block(source, target, at, lanes):
     """Four positions from `at` on."""
-    quarters, made = range(lanes // _QUARTER), []
-
-    def bind(value):
-        v = tirx.Var("v", value.ty)
-        made.append(tirx.stmt.Bind(v, value))
-        return v
+    quarters, (made, bind) = range(lanes // _QUARTER), _binding()
     if target.lane > target.row:
         v = [bind(_shuffle([source.load(at, _QUARTER * k + i, _QUARTER) for k in quarters], range(lanes))) for i in range(_QUARTER)]
         for j, vector in enumerate(_quarters_turned(v, lanes, bind)):
@@ -182,6 +210,17 @@ def _block(source, target, at, lanes):
             for k in quarters:
                 made.append(target.store(_shuffle([vector], range(_QUARTER * k, _QUARTER * (k + 1))), at, _QUARTER * k + i, _QUARTER))
     return made
+
+
+def _binding():
+    """(statements, bind): `bind(value)` names a value by a statement of its own."""
+    made = []
+
+    def bind(value):
+        v = tirx.Var("v", value.ty)
+        made.append(tirx.stmt.Bind(v, value))
+        return v
+    return made, bind
 
 
 def _shuffle(vectors, order):

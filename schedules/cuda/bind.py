@@ -6,7 +6,10 @@ from tvm.tirx import IntImm, IterVar
 
 
 def elements(sch, block, threads: int):
-    """Bind a block's spatial loops, fused, to blockIdx.x and `threads` of threadIdx.x; returns the thread loop. An open batch gets blockIdx.y."""
+    """Bind a block's spatial loops, fused, to blockIdx.x and up to `threads` of threadIdx.x; returns the thread loop. An open batch gets blockIdx.y.
+
+    Never more threads than elements: what is moved to the thread loop afterwards is tested by the index of its element, and an index into one element says nothing.
+    """
     inner = sch.get_loops(block)
     spatial = [loop for loop, v in zip(inner, sch.get(block).iter_vars) if v.iter_type == IterVar.DataPar]
     sch.reorder(*spatial, *(loop for loop in inner if loop not in spatial))
@@ -15,7 +18,7 @@ def elements(sch, block, threads: int):
         sch.reorder(loop, *spatial)
         sch.bind(loop, "blockIdx.y")
     fused = sch.fuse(*spatial) if spatial else sch.add_unit_loop(block)
-    grid, lane = sch.split(fused, [None, threads])
+    grid, lane = sch.split(fused, [None, min(threads, int(sch.get(fused).extent))])
     sch.bind(grid, "blockIdx.x")
     sch.bind(lane, "threadIdx.x")
     return lane

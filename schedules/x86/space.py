@@ -18,3 +18,4 @@ class Space(Tree):
 
     version = 4
     leaf = Leaf
+    unfolds = True

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import textwrap
 
@@ -45,11 +46,32 @@ def test_an_operator_without_baseline(run, own):
     assert result.code == 0 and "n/a, no baseline is declared" in result.out
 
 
-def test_kernels_of_a_gpu_are_emulated(run):
-    if shutil.which("g++") is None or nvcc.find() is None or importlib.util.find_spec("tvm") is None:
-        pytest.skip("needs g++, nvcc and the compiler")
-    result = run("check", "conv1d", "--target", "cuda:sm_86", "--shapes", "1")
-    assert result.code == 0 and "kernel against oracle: right (" in result.out and "emulated)" in result.out
+@pytest.mark.skipif(importlib.util.find_spec("tvm") is None, reason="needs convgen[tune]")
+@pytest.mark.parametrize("target, how, needed", [("native", "run", None), ("cuda:sm_80", "emulated", "nvcc"), ("arm:cortex-a72", "emulated", "unicorn")])
+def test_default_kernels(run, target, how, needed):
+    """The kernel of any target is judged: where it can run, or emulated."""
+    if needed == "unicorn" and importlib.util.find_spec("unicorn") is None or needed == "nvcc" and (nvcc.find() is None or shutil.which("g++") is None):
+        pytest.skip(f"needs {needed}")
+    result = run("check", "depthwise_conv2d", "--target", target, "--shapes", "1", "--seed", "4")
+    assert result.code == 0, result.err
+    assert re.search(rf"kernel against oracle: right \(E?FG, error 0\.\d+ of its bound, {how}\)", result.out)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("unicorn") is None or importlib.util.find_spec("tvm") is None, reason="needs convgen[tune] and unicorn")
+def test_a_wrong_emulated_kernel_is_a_verdict(monkeypatch):
+    """An entry whose function is another's is found out, and the next kernel is judged as ever."""
+    from convgen.checking import Kernels
+    kernels = Kernels("arm:cortex-a72")
+    w, other = (convgen.workload(f"conv1d:n1,c4,o4,l9,k3;padding={p}:f32.f32.f32:nlc") for p in (1, 0))
+    build = kernels._judge._service.build
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(kernels._judge._service, "build", lambda description, *rest: build(other.description, *rest))
+            verdict = kernels.verdict(w)
+        assert not verdict.ok and str(verdict).startswith("WRONG, ")
+        assert kernels.verdict(w).ok
+    finally:
+        kernels.close()
 
 
 @pytest.mark.parametrize("name", convgen.operators())

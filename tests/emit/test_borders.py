@@ -113,3 +113,13 @@ def test_any_batch(kernels):
     w = parse(f"depthwise_conv2d:n2+,{text}")
     (answer,) = kernels.ask([job(w, AVX2, leaving_out(w, AVX2, 0), [parse(f"depthwise_conv2d:n{n},{text}") for n in (1, 3, 8)])])
     assert not complaints(w, answer) and len(answer["verdicts"]) == 4
+
+
+@pytest.mark.parametrize("id", ["tvconv2d:n2,c8,h7,w1,k2x1;stride=1x3,padding=0_1x1_0,dilation=3x1:f32.f32.f32:nhwc:bias", "conv2d:n1,c4,o8,h5,w1,k1x1;stride=1x3,padding=0x1:f32.f32.f32:nhwc"])
+def test_nothing_but_padding(kernels, id):
+    """Windows that never meet the data leave nothing to leave out; the output is what follows the sum."""
+    w = parse(id)
+    leaf = schedules.space(w.description, AVX2).leaves["direct"]
+    assert borders.in_padding(leaf.program, leaf.program.stage("sum")) == 1 and "skip" not in leaf.domains["sum.padding"]
+    (answer,) = kernels.ask([job(w, AVX2)])
+    assert not complaints(w, answer)

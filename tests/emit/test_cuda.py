@@ -15,6 +15,7 @@ import pytest
 from convgen import emulate, schedules
 from convgen.emit import limits, nvcc
 from convgen.errors import EmitError
+from convgen.lang import parse
 from convgen.ops import table
 from convgen.tune.cases import CaseBook
 from convgen.tune.verify import verify
@@ -64,6 +65,14 @@ def test_any_batch(kernels, name):
     (answer,) = kernels.ask([job(w, gpu(), others=others)])
     assert not complaints(w, answer) and len(answer["verdicts"]) == 4
     assert any("N" in launch["grid"] for launch in answer["entry"]["launches"])
+
+
+@pytest.mark.parametrize("id", ["convnext_block2d:n1,c1,hidden1,h3,w8,k3x3:f32.f32.f32:nhwc", "convnext_block2d:n3,c3,hidden1,h3,w7,k5x3:f32.f32.f32:nchw",
+                                "partial_padding_conv2d:n1,c32,o2,h5,w7,k7x2;stride=1x3,padding=1_1x0_3:f32.f32.f32:nchw:bias,bn"])
+def test_results_of_one_element(kernels, id):
+    """Prepared parameters and sums of one element: no thread beside the first may store them."""
+    wrong, _ = kernels.check([parse(id)], gpu())
+    assert not wrong, wrong
 
 
 def test_entries_are_complete(kernels):
@@ -161,3 +170,11 @@ def test_sanitizers_find_nothing(kernels, name, sanitizer, tmp_path):
         kernel = emulate.opener(answer["entry"], tmp_path, machine, sanitizer=sanitizer)(w.description["dims"])
         verdict = verify(kernel, CaseBook(w.program), thorough=False)
         assert verdict.ok, verdict.reason
+
+
+def test_extents_of_one(kernels):
+    """A sum with one element in all, computed by one thread; a window over one row, whose padding stands beside whole tiles of columns."""
+    ids = ["convnext_block2d:n3,c3,hidden1,h3,w7,k5x3:f32.f32.f32:nchw", "partial_padding_conv2d:n1,c32,o2,h5,w7,k7x2;stride=1x3,padding=1_1x0_3:f32.f32.f32:nchw:bias,bn",
+           "large_kernel_attention2d:n3,c2,h1,w14,small1,k3x1;dilation=1x2:f32.f32.f32:nchw", "inverted_residual2d:n3,c3,hidden1,o3,h7,w14,k3x1:f32.f32.f32:nhwc"]
+    wrong, _ = kernels.check([parse(id) for id in ids], gpu())
+    assert not wrong, "\n".join(wrong)

@@ -16,7 +16,9 @@ IDS = [*(f"depthwise_conv2d:n1,c16,h5,w{w},k3x3;padding=1:f32.f32.f32:nchw:bias"
        "depthwise_conv2d:n1,c16,h5,w9,k3x3;padding=20:f32.f32.f32:nchw", "depthwise_conv2d:n1,c16,h7,w6,k5x3;stride=2,padding=2x0,dilation=1x2:f32.f32.f32:nchw",
        "conv2d:n1,c16,o48,h6,w9,k3x3;padding=1:f32.f32.f32:nchw:act=relu,bias", "conv2d:n2,c32,o16,h4,w5,k1x1:f32.f32.f32:nchw", "conv2d:n1,c32,o32,h5,w6,k2x2;stride=2,groups=2:f32.f32.f32:nchw:residual",
        "conv1d:n2,c16,o32,l23,k5;padding=4_1:f32.f32.f32:ncl:bias", "conv3d:n1,c16,o16,d3,h4,w6,k3x1x3;padding=1x0x1:f32.f32.f32:ncdhw:bias",
-       "conv_transpose2d:n1,c16,o16,h4,w5,k3x3;stride=2,padding=1:f32.f32.f32:nchw:bias", "condconv2d:n3,c16,o16,e2,h6,w7,k3x3;padding=1,groups=16:f32.f32.f32:nchw:bias",
+       "conv_transpose2d:n1,c16,o16,h4,w5,k3x3;stride=2,padding=1:f32.f32.f32:nchw:bias", "conv_transpose2d:n2,c8,o16,h3,w5,k4x4;stride=2,padding=1:f32.f32.f32:nchw:bias",
+       "conv_transpose2d:n1,c16,o16,h3,w13,k4x4;stride=2,padding=1,groups=16:f32.f32.f32:nchw", "conv_transpose1d:n1,c8,o16,l21,k6;stride=3:f32.f32.f32:ncl",
+       "conv2d_pixel_shuffle:n1,c8,o16,h4,w5,k3x3;padding=1:f32.f32.f32:nchw:bias_conv", "condconv2d:n3,c16,o16,e2,h6,w7,k3x3;padding=1,groups=16:f32.f32.f32:nchw:bias",
        "involution2d:n1,c32,g2,h5,w7,k3x3;padding=1:f32.f32.f32:nchw:bias", "separable_block2d:n1,c16,o32,h6,w7,k3x3;padding=1:f32.f32.f32:nchw:act=relu6,bias"]
 
 
@@ -67,6 +69,41 @@ def test_default_bands_fit_the_cache_and_feed_the_threads(threads):
     assert bands[14] == 1 and bands[56] >= min(threads // 2, 8) and isinstance(bands[112], int)
 
 
+def unfolded(kernels, id, machine, **knobs):
+    """({block: whether it turns}, text) of a transposed convolution's phases."""
+    w = parse(id)
+    choice = schedules.space(w.description, machine).leaves["phases"].default() | {f"sum_split.{k}": v for k, v in knobs.items()}
+    assert schedules.space(w.description, machine).valid(choice) is None
+    (answer,) = kernels.ask([{"cmd": "scheduled", "description": w.description, "target": machine, "choice": choice}])
+    return dict(answer["turned"]), answer["text"]
+
+
+@pytest.mark.parametrize("store, groups", [("tile", 1), ("row", 3), ("pass", 3)])
+def test_phases_take_turns_in_turned_rows(kernels, store, groups):
+    id = "conv_transpose2d:n1,c16,o16,h4,w6,k2x2;stride=2:f32.f32.f32:nchw"
+    turned, text = unfolded(kernels, id, MACHINES["x86:avx2"], vec="o", lanes=8, tile1=2, tile2=2, vectors=1, order="vector", store=store)
+    assert turned["out"]
+    assert text.count("T.Shuffle") == groups * 16  # groups of four columns, two steps of two phases each
+
+
+@pytest.mark.parametrize("steps, stores", [(8, 2), (13, 4)])
+def test_phases_along_vectors_interleave(kernels, steps, stores):
+    id = f"conv_transpose2d:n1,c8,o8,h4,w{steps},k4x4;stride=2,padding=1,groups=8:f32.f32.f32:nchw:bias"
+    turned, text = unfolded(kernels, id, MACHINES["x86:avx2"], vec="q", lanes=8, tile1=2, tile2=2, vectors=1, order="vector", store="row")
+    assert turned["out"]
+    assert text.count("T.Shuffle") == stores  # a shuffle per stored vector; five steps of two phases are ten numbers: eight, and the last eight
+
+
+def test_a_step_function_of_a_fused_loop_is_divided_right(kernels):
+    """TVM 0.27 takes (i % m + k) // d for ((i + k) % m) // d; here the phase's shift (r + 1) // 3 is such an index, and the copy sits in the fused loop."""
+    id = "conv_transpose2d:n1,c8,o32,h6,w20,k5x5;stride=3,padding=1:f32.f32.f32:nhwc:bias"
+    w, machine = parse(id), MACHINES["x86:avx2"]
+    choice = schedules.space(w.description, machine).leaves["phases"].default() | {
+        f"sum_split.{k}": v for k, v in dict(tile1=1, tile2=6, vectors=1, block=0, unroll=1, copies="outer", pack="blocked", order="vector").items()}
+    (answer,) = kernels.ask([job(w, machine, choice)])
+    assert complaints(w, answer) == []
+
+
 def test_what_is_not_turned(kernels):
     turns = lambda id, **knobs: [name for name, turned in scheduled(kernels, id, MACHINES["x86:avx2"], **knobs)[0].items() if turned]
     assert not turns("depthwise_conv2d:n1,c16,h6,w8,k3x3;padding=1:f32.f32.f32:nhwc")  # the lanes are innermost in memory
@@ -92,7 +129,8 @@ def test_turned_kernels_are_right(kernels):
     asked = []
     for seed, id in enumerate(IDS):
         w, machine = parse(id), machines[seed % len(machines)]
-        leaf, rng = schedules.space(w.description, machine).leaves["direct"], random.Random(seed)
+        leaves, rng = schedules.space(w.description, machine).leaves, random.Random(seed)
+        leaf = leaves.get("phases", leaves["direct"])
         found = leaf.candidates(rng, 60)
         across = next((c for c in found if all(c[k] == "o" for k in c if k.endswith(".vec"))), leaf.default())
         along = next((c for c in found if "q" in c.values() and any(isinstance(c[k], int) for k in c if k.endswith(".copies"))), None)

@@ -11,6 +11,7 @@ from convgen.lang import parse
 from convgen.remote.address import Tracker, parse as parse_address
 from convgen.remote.builder import SOURCE
 from convgen.remote.runner import RemoteRunner
+from tests.remote.conftest import free_port
 from tests.tune.c_kernels import compile_kernel, entry
 
 SHAPE = (1, 5, 6, 7)
@@ -76,11 +77,21 @@ def test_time_that_is_over_before_a_candidate_began(runner, guarded, description
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"features": ["amx_tile9"]}, "lacks amx_tile9"), ({"family": "arm", "name": "arm:cortex-a72"}, "of family arm"), ({"threads": 3}, "start it with TVM_NUM_THREADS=3")])
+    ({"features": ["amx_tile9"]}, "lacks amx_tile9"), ({"family": "arm", "name": "arm:cortex-a72"}, "of family arm"), ({"threads": 3}, "start it with --threads 3")])
 def test_servers_that_cannot_measure_for_the_target(runner, guarded, description, monkeypatch, change, words):
     monkeypatch.setattr(runner, "target", TARGET | change)
     with pytest.raises(TuneError, match=words):
         runner.measure(guarded("right"), entry(SHAPE), description)
+
+
+def test_a_server_that_cannot_be_reached_is_named(farm, guarded, description):
+    farm.line(farm.start("serve", "--tracker", farm.address, "--key", "astray", "--threads", "1", "--advertise", "127.0.0.9", "--port", str(free_port())), "serving")
+    runner = RemoteRunner(TARGET, Tracker(*parse_address(farm.address), "astray"), budget=0.02, wait=2.0)
+    try:
+        with pytest.raises(TuneError, match=r"the server 127.0.0.9:\d+ that the tracker .* names cannot be reached"):
+            runner.measure(guarded("right"), entry(SHAPE), description)
+    finally:
+        runner.close()
 
 
 @pytest.mark.slow

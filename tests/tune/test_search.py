@@ -129,6 +129,16 @@ def test_several_devices_measure_a_batch_at_once(tmp_path):
     assert (row.trials, row.failures, row.record["choice"]) == (20, alone.failures, alone.record["choice"])
 
 
+def test_several_devices_without_references_fail_one_by_one(tmp_path):
+    clock = FakeClock()
+    runner = ManyRunner(clock)
+
+    def refuse(*words):
+        raise WorkerError("run_timeout", "the reference was not ready")
+    runner.measure_many = refuse
+    assert go(FakeWorkload(), tmp_path, environment(clock, runner=runner), trials=12).rows[0].trials == len(runner.measured) == 12
+
+
 def test_what_several_devices_finished_before_an_interruption_is_kept(tmp_path):
     clock = FakeClock()
     runner = ManyRunner(clock)
