@@ -142,11 +142,15 @@ class CardKernel:
         cu, stream, graph, ready = self.device.cu, self.device.stream, HANDLE(), HANDLE()
         try:
             cu("cuStreamBeginCapture_v2", stream, ctypes.c_int(_RELAXED))
-            for _ in range(calls):
-                self.run()
-            cu("cuStreamEndCapture", stream, ctypes.byref(graph))
+            try:
+                for _ in range(calls):
+                    self.run()
+            finally:
+                cu("cuStreamEndCapture", stream, ctypes.byref(graph))
             cu("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, ctypes.c_uint64(0))
             cu("cuGraphDestroy", graph)
+            cu("cuGraphLaunch", ready, stream)  # the first launch uploads it
+            self.device.finish()
         except (Trouble, AttributeError):
             return None
         return ready
@@ -173,11 +177,18 @@ class CardDevice:
             raise Trouble("device", "this wave is for %s and this card is %s (%s)" % (target["isa"], self.compute, self.name()))
         context = self.cu.handle("cuDevicePrimaryCtxRetain", self.card)
         self.cu("cuCtxSetCurrent", context)
-        self.stream = self.cu.handle("cuStreamCreate", ctypes.c_uint(1))
+        # A stream that waits for the default one: copies and fills go there, and return before the card is done with them.
+        self.stream = self.cu.handle("cuStreamCreate", ctypes.c_uint(0))
         self._begin, self._end = (self.cu.handle("cuEventCreate", ctypes.c_uint(0)) for _ in range(2))
         self.l2 = self.cu.number("cuDeviceGetAttribute", ctypes.c_int(_L2), self.card)
         self._junk = None
-        self._monitor = Monitor(ordinal)
+        self._monitor = Monitor(self.bus())
+
+    def bus(self) -> bytes:
+        """The card's place on the PCI bus: NVML numbers cards in its own order."""
+        text = ctypes.create_string_buffer(32)
+        self.cu("cuDeviceGetPCIBusId", text, ctypes.c_int(32), self.card)
+        return text.value
 
     def name(self) -> str:
         text = ctypes.create_string_buffer(256)
@@ -202,8 +213,8 @@ class CardDevice:
         return CardKernel(self, candidate, code)
 
     def finish(self) -> None:
-        """Wait for everything that was enqueued; errors of kernels show here."""
-        self.cu("cuStreamSynchronize", self.stream)
+        """Wait for everything that was enqueued, copies and fills included; errors of kernels show here."""
+        self.cu("cuCtxSynchronize")
 
     def flush(self) -> None:
         """Enqueue writes of twice the second-level cache, so that nothing of a kernel's data is left in it."""
@@ -242,13 +253,13 @@ def _runs(isa: str, major: int, minor: int) -> bool:
 class Monitor:
     """The driver's NVML, where there is one: clocks, temperature, power, the driver's version."""
 
-    def __init__(self, ordinal: int):
+    def __init__(self, bus: bytes):
         try:
             self._c = ctypes.CDLL("libnvidia-ml.so.1")
             if self._c.nvmlInit_v2():
                 raise OSError
             self._card = HANDLE()
-            if self._c.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(ordinal), ctypes.byref(self._card)):
+            if self._c.nvmlDeviceGetHandleByPciBusId_v2(bus, ctypes.byref(self._card)):
                 raise OSError
         except (OSError, AttributeError):
             self._c = None

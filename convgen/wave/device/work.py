@@ -90,6 +90,7 @@ class Trial:
             buffer.surround(canary)
         for name in self.written:
             self.buffers[name].stain(stale)
+        self.device.finish()
         self.kernel.prepare()
         self.device.finish()
         packed = {name: self.buffers[name].read() for name in self.packed}
@@ -111,6 +112,7 @@ class Trial:
             self.buffers[name].write(tensors[name])
         for name in self.written:
             self.buffers[name].stain(0)
+        self.device.finish()
         self.kernel.prepare()
         self.device.finish()
         return self.kernel.run
