@@ -187,8 +187,13 @@ class _Absorbing:
             for choice in candidate["choices"] if line else ():
                 self._take(task, recorded, choice, Built(candidate["id"], {"oracle": candidate["oracle"]}, candidate["digest"]), line)
         final = self.results.finals.get(self.number)
-        if final is None or not task.trials or self._settled(task):
-            return task.summary(record=task.previous.record if final else None)
+        if final is None or not task.trials:
+            return task.summary()
+        settled = self._settled(task)
+        if settled is not None:
+            row = task.summary(default_ratio=settled.get("default_ratio"), record=settled)
+            row.us, row.spread = settled["median_us"], settled["spread_us"]
+            return row
         answers.final = final
         for trial in task.trials.values():  # only those that raced on the device race here
             if trial.built is not None and trial.built.path not in final["candidates"]:
@@ -216,10 +221,10 @@ class _Absorbing:
         if "date" in line:
             self.context.origin["date"] = line["date"]
 
-    def _settled(self, task: Task) -> bool:
-        """Whether this wave's race is among the records already."""
+    def _settled(self, task: Task) -> dict | None:
+        """The record of this wave's race if it came in before."""
         groups = self.context.store.records(self.context.target["family"], task.description["operator"])
-        return any(r.get("final") and r.get("wave") == self.results.wave and r["workload"] == task.workload.id for group in groups for r in group)
+        return next((r for group in groups for r in group if r.get("final") and r.get("wave") == self.results.wave and r["workload"] == task.workload.id), None)
 
 
 def _fastest(peer: dict | None) -> dict | None:

@@ -33,19 +33,19 @@ def linker_for_arm() -> bool:
 def test_two_waves(tmp_path, capsys):
     store, first, second = tmp_path / "records", tmp_path / "wave1", tmp_path / "wave2"
     threads = ["--threads", "1", "--target", "x86:avx2", "--logs", str(store)]
-    assert main(["wave", "make", *IDS, *threads, "--count", "4", "-o", str(first), "--json"]) == 0
+    assert main(["wave", "make", *IDS, *threads, "--count", "3", "-o", str(first), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["target"] == "x86-generic-avx2-t1" and made["bytes"] == bundle.size(first) < 500_000
     code, output = run(first)
-    assert code == 0 and output.count("4 tried, 0 failed") == 2, output
+    assert code == 0 and output.count("3 tried, 0 failed") == 2, output
     assert {letter for line in lines_of(first, "candidate") for letter in line["oracles"]} >= set("EFNG")
     assert main(["wave", "absorb", str(result_of(first)), "--logs", str(store)]) == 0
     assert f"wave {made['id']} on x86-" in capsys.readouterr().out
-    later = make([parse(i) for i in IDS], second, resolve("x86:avx2").with_threads(1), count=4, logs=store)
+    later = make([parse(i) for i in IDS], second, resolve("x86:avx2").with_threads(1), count=3, logs=store)
     before, after = bundle.read(first)[1], bundle.read(second)[1]
     tried = {json.dumps(choice, sort_keys=True) for c in before["candidates"] for choice in c["choices"]}
     fresh = [choice for c in after["candidates"] if c["role"] == "new" for choice in c["choices"]]
-    assert len(fresh) >= 4 and not any(json.dumps(choice, sort_keys=True) in tried for choice in fresh)
+    assert len(fresh) >= 2 and not any(json.dumps(choice, sort_keys=True) in tried for choice in fresh)
     assert run(second)[0] == 0
     absorbed = absorb(result_of(second), logs=store)
     assert absorbed.new == len(fresh) and absorbed.device == later.target and "vs default" in str(absorbed)
