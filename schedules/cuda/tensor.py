@@ -39,7 +39,7 @@ def product(sch, b, copy, store, tile: Tile):
     if not out_along:
         sch.transform_layout(kept, ("write", 0), lambda *at: [*at[:-2], at[-1], at[-2]])
     sch.reverse_compute_at(kept, warp)
-    sch.reverse_compute_at(out, block)
+    sch.reverse_compute_at(out, block, preserve_unit_loops=True)
     sch.bind(warp, "threadIdx.y")
     _spread(sch, sch.get_loops(out)[-2:], out_along, out_width, warps)
 
@@ -47,7 +47,7 @@ def product(sch, b, copy, store, tile: Tile):
     weights = sch.cache_read(sums, 1, F.SHARED)
     sch.set_scope(data, 0, F.SHARED)
     for slice_, along, width, vector in ((data, data_along, data_width, data_width > 1), (weights, 1, 8, False)):
-        sch.compute_at(slice_, ko)
+        sch.compute_at(slice_, ko, preserve_unit_loops=True)
         sch.storage_align(slice_, 0, -2, EDGE, _SKEW)
         loops = sch.get_loops(slice_)
         loops, lanes = (loops[:-1], loops[-1:]) if vector else (loops, [])

@@ -48,6 +48,12 @@ def test_default_and_random_kernels(kernels, name):
     assert not wrong, "\n".join(wrong)
 
 
+def test_a_result_of_one_element(kernels):
+    """Counts of a single row and column: threads that have nothing to do write nothing."""
+    wrong, _ = kernels.check([parse(f"partial_padding_conv2d:n1,c16,o16,h3,w{w},k3x1;stride=3:f32.f32.f32:nhwc") for w in (1, 5)], gpu())
+    assert not wrong, "\n".join(wrong)
+
+
 @pytest.mark.parametrize("name", HARD)
 def test_other_storage(kernels, name):
     """Two bytes in memory, float32 in between; or all the dtypes an operator has of its own."""

@@ -32,6 +32,7 @@ CASES = {  # workload → tile; every layout, dtype and kind of border, and size
     "conv2d:n2,c64,o72,h6,w12,k1x1:f16.f32.f16:nchw:act=gelu": "128x32x64/4x2",
     "conv2d:n1,c128,o96,h6,w6,k1x1:bf16.f32.f32:nhwc:bias,gate": "64x128x32/2x4",
     "conv3d:n2,c10,o16,d2,h4,w3,k2x3x2;padding=1:bf16.f32.bf16:ndhwc": "32x32x32/2x1/ahead",
+    "conv2d:n2,c24,o1,h9,w3,k3x2;padding=1_1x2_3,dilation=3x1:f16.f32.f32:nchw:residual": "128x32x32/4x1/ahead",
     "conv1d:n2,c32,o16,l41,k3;padding=2,dilation=2,padding_mode=reflect:f16.f32.f32:ncl": "32x32x64/2x2",
 }
 
@@ -78,6 +79,16 @@ def test_random_tiles(kernels, text):
     answers = kernels.ask([job(w, gpu(), c) for c in choices], timeout=600.0)
     wrong = [f"{c['sum.tensor']}: {line}" for c, a in zip(choices, answers) for line in complaints(w, a)]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("text", CASES)
+def test_no_two_threads_race(service, tmp_path, text):
+    w = parse(text)
+    entry = service.build(w.description, gpu(), direct(w, gpu(), CASES[text]), str(tmp_path), "cg_threads")
+    program = cuda.build(tmp_path / entry["source"], tmp_path / "k", sanitizer="thread")
+    assert verify(cuda.EmulatedKernel(program, entry, w.dims), CaseBook(Program.from_json(w.description)), True).reason is None
 
 
 @pytest.fixture(scope="module")
