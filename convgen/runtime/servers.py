@@ -26,18 +26,21 @@ class Servers:
 
     def __init__(self, name: str, path: str, data: Mapping, content: Mapping[str, bytes], shim: native.Shim, counts: Counter, convert: bool):
         self.operators = {n: Operator(n, o["signatures"]) for n, o in data["operators"].items()}
-        self._name, self._variants, self._content, self._shim, self._counts, self._convert = name, data["variants"], content, shim, counts, convert
+        self._name, self._variants, self._shim, self._counts, self._convert = name, data["variants"], shim, counts, convert
+        self._code = {v["file"]: content[v["file"]] for v in self._variants if variants.is_cuda(v)}  # loaded as devices need it
         self._lock = threading.RLock()
         self._made: dict[str, Server] = {}
         self._refused: dict[str, str] = {}
-        self.has_cuda = any(map(variants.is_cuda, self._variants))
+        self.has_cuda = bool(self._code)
         try:
-            self._made[arrays.CPU] = self._cpu(variants.choose(self._variants, path))
+            choice = variants.choose(self._variants, path)
         except LibraryError as error:
             self._refused[arrays.CPU] = str(error)
             if not self.has_cuda:
                 raise
-            self._find_device(path)
+            self._find_device()
+        else:
+            self._made[arrays.CPU] = self._cpu(choice, content[choice.variant["file"]])
 
     @property
     def first(self) -> Server:
@@ -92,26 +95,26 @@ class Servers:
         except TargetError as error:
             self._refused[device] = str(error)
 
-    def _find_device(self, path: str) -> None:
+    def _find_device(self) -> None:
         """The first device that may run something. Raises LibraryError with every reason."""
         try:
             found = [f"cuda:{device.index}" for device in cuda.driver().devices]
         except TargetError as error:
-            raise LibraryError(f"{path} cannot run on this machine: {error}") from None
+            raise LibraryError(f"{self._refused[arrays.CPU]}, and {error}") from None
         for device in found:
             self._make(device)
             if device in self._made:
                 return
-        raise LibraryError(f"{path} cannot run on this machine: {'; '.join(self._refused[device] for device in found)}")
+        raise LibraryError(f"{self._refused[arrays.CPU]}, and {'; '.join(self._refused[device] for device in found)}")
 
-    def _cpu(self, choice: variants.Choice) -> Server:
-        shared = native.open_library(manifests.pin(self._content[choice.variant["file"]], f"convgen-{self._name}-kernels"))
+    def _cpu(self, choice: variants.Choice, content: bytes) -> Server:
+        shared = native.open_library(manifests.pin(content, f"convgen-{self._name}-kernels"))
         self._shim.attach(shared)
         return Server(self.operators, choice, Builder(self._shim, shared), self._shim, self._counts, self._convert)
 
     def _cuda(self, device: cuda.Device) -> Server:
         choice = variants.choose_cuda(self._variants, device, device.driver.version)
-        images = Images(self._content[choice.variant["file"]], choice.ptx)
+        images = Images(self._code[choice.variant["file"]], choice.ptx)
         return Server(self.operators, choice, CudaBuilder(self._shim, device, images), self._shim, self._counts, self._convert, f"cuda:{device.index}")
 
 

@@ -111,9 +111,24 @@ def test_a_library_for_cuda_alone(machine, monkeypatch, tmp_path):
         lib.conv2d(X, W, padding=1)
     monkeypatch.setattr(cuda, "_driver", None)
     monkeypatch.setenv("FAKE_CUDA_DEVICES", "8.0 NVIDIA A100")
-    with pytest.raises(LibraryError, match="only.cvg cannot run on this machine: nothing in it runs on cuda:0 .NVIDIA A100, sm_80.") as caught:
+    with pytest.raises(LibraryError, match="only.cvg cannot run on this machine .*, and nothing in it runs on cuda:0 .NVIDIA A100, sm_80.") as caught:
         load(path, name="cuda_alone_elsewhere")
     assert "\n" not in str(caught.value)
+    monkeypatch.setattr(cuda, "_driver", None)
+    monkeypatch.setattr(cuda, "LIBRARY", "libcuda-absent.so.1")
+    with pytest.raises(LibraryError, match="only.cvg cannot run on this machine .*, and there is no usable NVIDIA driver here"):
+        load(path, name="cuda_alone_elsewhere")
+
+
+def test_a_cpu_variant_that_cannot_be_loaded_is_no_reason_to_look_elsewhere(gpu_path, machine):
+    """Hashes are right and a kernel is missing: an export that went wrong, whatever devices there are."""
+    file = Path(gpu_path, "manifest.json")
+    data = json.loads(file.read_text())
+    data["variants"][-1]["kernels"][0]["symbol"] = "cg_absent"
+    file.write_text(json.dumps(data))
+    with pytest.raises(LibraryError, match="the shared object does not export the kernel cg_absent"):
+        load(gpu_path, name="without_a_kernel")
+    assert machine.calls() == []
 
 
 def test_a_library_without_cuda(library_path, machine):
