@@ -10,6 +10,7 @@ from convgen.lang import parse
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("unicorn") is None or importlib.util.find_spec("tvm") is None, reason="needs unicorn and convgen[tune]")
 TOOL = Path(__file__).parents[2] / "tools" / "arm_instructions.py"
+PAGE = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
 CHECKED = ("conv2d:n1,c32,o64,h28,w28,k1x1:f32.f32.f32:nchw", "depthwise_conv2d:n1,c32,h28,w28,k3x3;padding=1:f32.f32.f32:nhwc", "quantized_conv2d:n1,c32,o32,h14,w14,k3x3;padding=1:u8.i32.u8:nhwc:bias")
 
 
@@ -41,3 +42,4 @@ def test_every_row_is_committed_and_plausible(tool):
     assert [(row["workload"], row["target"]) for row in rows] == list(tool.ROWS)
     for row in rows:
         assert parse(row["workload"]).flops // 8 == row["multiply_adds"] and row["instructions"] > 0
+        assert f"| `{row['workload']}` | {row['target'][4:]} | {row['algorithm']} | {row['instructions']:,} |" in PAGE, "the table in docs/targets.md"
