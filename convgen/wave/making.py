@@ -147,8 +147,6 @@ def _program(task: Task):
 
 
 def _runtime(family: str) -> bytes:
-    import tempfile
-
     from ..export.link import compile_wave_runtime
 
     with tempfile.TemporaryDirectory(prefix="convgen-wave-") as scratch:

@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import shutil
-import subprocess
 
 import pytest
 

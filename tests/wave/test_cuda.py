@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,9 @@ def fake_driver(folder: Path) -> Path:
     return path
 
 
-def run(wave: Path, driver: Path, card: str = "9.0 NVIDIA H200", *arguments):
+def run(wave: Path, driver: Path, card: str = "9.0 NVIDIA H200", *arguments, limit: float = 100):
     command = [sys.executable, "-S", str(wave / "run.py"), *QUICK, "--libcuda", str(driver), *arguments]
-    done = subprocess.run(command, env={"FAKE_CUDA": card} if card else {}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, cwd="/")
+    done = subprocess.run(command, env={"FAKE_CUDA": card} if card else {}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit, cwd="/")
     return done.returncode, done.stdout
 
 
@@ -134,7 +135,6 @@ def test_a_bundle_of_cubins(tmp_path):
     made = make([parse(ID), parse("conv2d:n2,c8,o8,h6,w6,k3x3;padding=1:f32.f32.f32:nchw:bias")], wave, "cuda:sm_90", count=2, logs=tmp_path / "records", workers=1)
     manifest = bundle.read(wave)[1]
     assert check_bundle(str(wave)) == made.id and made.target == manifest["made_for"] == "cuda-generic-sm_90" and manifest["runtime"] is None
-    import zlib
     for candidate in manifest["candidates"]:
         code = zlib.decompress((wave / candidate["code"]).read_bytes())
         assert code[:4] == b"\x7fELF" and int.from_bytes(code[18:20], "little") == 190  # EM_CUDA
@@ -145,3 +145,19 @@ def test_a_bundle_of_cubins(tmp_path):
     if not Path("/dev/nvidia0").exists():
         done = subprocess.run([sys.executable, "-I", "-S", str(wave / "run.py")], env={}, capture_output=True, text=True)
         assert done.returncode == 2 and re.search("no CUDA driver was found|no CUDA-capable device|CUDA error", done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulation needs g++")
+def test_every_operator_by_the_script(tmp_path):
+    """The launches and buffers of whatever the catalogue holds, in float32 and float16, as run.py states them to the driver."""
+    from convgen.bench.gpu import everything
+
+    workloads = {(w.operator, w.dtype): w for w in everything() if w.dtype != "bfloat16"}
+    (tmp_path / "built").mkdir()
+    environment = Environment(Emulating(tmp_path / "built", resolve("cuda:sm_90").to_json(), []), None)
+    wave = tmp_path / "wave"
+    make(list(workloads.values()), wave, "cuda:sm_90", count=1, logs=tmp_path / "records", environment=environment)
+    code, output = run(wave, fake_driver(tmp_path), "9.0 NVIDIA H200", "--limit", "120", limit=900)
+    assert code == 0 and {line["status"] for line in lines_of(wave, "candidate")} == {"ok"}, output
+    assert len(lines_of(wave, "candidate")) == len(workloads)

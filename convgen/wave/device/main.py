@@ -14,7 +14,7 @@ import time
 from .child import Child, serve
 from .journal import append, read
 from .trouble import Trouble
-from .work import Wave, middle
+from .work import Wave
 
 FORMAT = 1
 KEPT = 4  # fastest candidates that race the default at the end
