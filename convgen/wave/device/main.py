@@ -50,7 +50,7 @@ def check_bundle(root: str) -> str:
     return listed["wave.json"][:16]
 
 
-class Session:
+class Measuring:
     """One run over a wave: what earlier runs left, the measuring process, the result file."""
 
     def __init__(self, root: str, identity: str, options):
@@ -219,13 +219,13 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def table(session: Session) -> str:
+def table(measuring: Measuring) -> str:
     """What is known so far, a line per workload."""
     lines = []
-    for number, workload in enumerate(session.manifest["workloads"]):
-        mine = [session.done[c["id"]] for c in session.manifest["candidates"] if c["workload"] == number and c["id"] in session.done]
+    for number, workload in enumerate(measuring.manifest["workloads"]):
+        mine = [measuring.done[c["id"]] for c in measuring.manifest["candidates"] if c["workload"] == number and c["id"] in measuring.done]
         good = [entry for entry in mine if entry["status"] == "ok"]
-        default = next((session.done[c["id"]] for c in session.manifest["candidates"] if c["workload"] == number and c["role"] == "default" and c["id"] in session.done), None)
+        default = next((measuring.done[c["id"]] for c in measuring.manifest["candidates"] if c["workload"] == number and c["role"] == "default" and c["id"] in measuring.done), None)
         text = "%s: %d tried, %d failed" % (workload["id"], len(mine), len(mine) - len(good))
         if good:
             least = min(entry["min_us"] for entry in good)
@@ -253,15 +253,15 @@ def main(arguments=None) -> int:
     parser.add_argument("--no-torch", action="store_true", help="do not race PyTorch even where it is installed")
     parser.add_argument("--check", action="store_true", help="only compare the files with their checksums")
     options = parser.parse_args(arguments)
-    session = None
+    measuring = None
     try:
         identity = check_bundle(root)
         if options.check:
             say("wave %s is complete and undamaged" % identity)
             return 0
-        session = Session(root, identity, options)
-        say("wave %s on %s, results in %s" % (identity, session.device["card"], session.path))
-        finished = session.go()
+        measuring = Measuring(root, identity, options)
+        say("wave %s on %s, results in %s" % (identity, measuring.device["card"], measuring.path))
+        finished = measuring.go()
     except (Damaged, OSError) as error:
         say("run.py: %s" % error)
         return 2
@@ -272,10 +272,10 @@ def main(arguments=None) -> int:
         say("\ninterrupted; run again to go on")
         return 130
     finally:
-        if session is not None:
-            session._end()
-    say(table(session))
-    say("all done; bring back %s" % session.path if finished else "the time is over; run again to go on")
+        if measuring is not None:
+            measuring._end()
+    say(table(measuring))
+    say("all done; bring back %s" % measuring.path if finished else "the time is over; run again to go on")
     return 0 if finished else 3
 
 
