@@ -46,6 +46,7 @@ class Block:
     matrix: object = None  # the matrix.Product that it is
     runs: tuple = ()  # of such a product: matrix.run_of_data, matrix.run_of_output
     parameters: dict = field(default_factory=dict)  # names of the prepared parameters that it reads, and how many of their elements one instruction may move
+    steady: list = field(default_factory=list)  # axes of a map that no gathered position depends on, none where it gathers nothing
     wide: int = 1  # how many elements of a copy one instruction may move
     spread: list = field(default_factory=list)  # how a block of threads lies on its axes (simt.Tile), none where the plan has no such tiles
 
@@ -284,7 +285,7 @@ class _Lowering:
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
-                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread))
+                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, steady=access.steady(stage)))
 
     def product(self, p):
         """A stage as a product of matrices."""

@@ -168,14 +168,14 @@ def make(program, choice: dict) -> P.Plan:
 
 
 def order(program, stage, moved) -> list:
-    """Dims of a result in memory: as its axes come; where data has its channels last, the longest axis that is no position last."""
+    """Dims of a result in memory: positions last; where data has its channels last, the longest axis that is no position after them."""
     names, extents = [a.name for a in stage.axes], access.extents(stage)
     dims = list(range(len(names)))
-    if program.layout != "channels_last":
-        return dims
     spatial = [program.run_stages[-1].axes[d].name for d in program.output.spatial]
-    positions = set().union(*(moved.get(stage.name, {}).get(a, set()) for a in spatial)) | {_samples(stage)}
-    last = max((d for d in dims if names[d] not in positions), key=lambda d: (extents[names[d]], d), default=dims[-1])
+    positions = set().union(*(moved.get(stage.name, {}).get(a, set()) for a in spatial))
+    if program.layout != "channels_last":
+        return sorted(dims, key=lambda d: (names[d] != _samples(stage), names[d] in positions, d))
+    last = max((d for d in dims if names[d] not in positions | {_samples(stage)}), key=lambda d: (extents[names[d]], d), default=dims[-1])
     return [d for d in dims if d != last] + [last]
 
 

@@ -101,6 +101,13 @@ def moved(program) -> dict:
     return found
 
 
+def steady(stage) -> list:
+    """Axes of a result that no gathered position depends on, where there are such positions: what they cost can be shared along these axes."""
+    gathered = [i for load in stage.body.loads() for i in load.args if any(e.op == "load" for e in i.walk())]
+    moving = {n for i in gathered for n in i.axes()} | {n for load in stage.body.loads() for i in load.args for inner in i.loads() for j in inner.args for n in j.axes()}
+    return [a.name for a in stage.axes if a.name not in moving] if gathered else []
+
+
 def padding_before(load, d: int) -> int:
     """How far dim `d` of a read continues before the first element."""
     return value_of(load.data[1].amounts[d][0]) if load.data[1] is not None else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvm import s_tir
+from tvm.tirx import IntImm
 
 from convgen.emit.matrix import Tile
 
@@ -40,5 +41,16 @@ def apply(module, blocks, choice: dict, target: dict):
         done |= {b.name, *([store.name] if store is not None else [])}
     for b in blocks:
         if b.name not in done:
-            bind.elements(sch, sch.get_sblock(b.name), 128)
+            bind.elements(sch, sch.get_sblock(b.name), 128, *_shared_work(sch, b))
     return sch.mod
+
+
+def _shared_work(sch, b):
+    """(dim, results of one thread along it) of a map that gathers: positions and weights of a sample serve several channels."""
+    loops = sch.get_loops(sch.get_sblock(b.name))
+    for d, (axis, _) in enumerate(b.loops):
+        extent = sch.get(loops[d]).extent
+        each = next((n for n in (8, 4, 2) if axis in b.steady and isinstance(extent, (int, IntImm)) and int(extent) % n == 0), 1)
+        if each > 1:
+            return d, each
+    return None, 1

@@ -5,12 +5,18 @@ from __future__ import annotations
 from tvm.tirx import IntImm, IterVar
 
 
-def elements(sch, block, threads: int):
+def elements(sch, block, threads: int, axis: int | None = None, each: int = 1):
     """Bind a block's spatial loops, fused, to blockIdx.x and up to `threads` of threadIdx.x; returns the thread loop. An open batch gets blockIdx.y.
 
     Never more threads than elements: what is moved to the thread loop afterwards is tested by the index of its element, and an index into one element says nothing.
+    `axis`, `each`: the dim along which one thread has so many results, a divisor of its extent: what they share is computed once.
     """
     inner = sch.get_loops(block)
+    if axis is not None and each > 1:
+        own, outer = sch.split(inner[axis], [each, None])  # apart, so that neighbouring threads keep neighbouring results
+        sch.reorder(*inner[:axis], outer, *inner[axis + 1:], own)
+        sch.unroll(own)
+        inner = [*inner[:axis], outer, *inner[axis + 1:]]
     spatial = [loop for loop, v in zip(inner, sch.get(block).iter_vars) if v.iter_type == IterVar.DataPar]
     sch.reorder(*spatial, *(loop for loop in inner if loop not in spatial))
     for loop in [loop for loop in spatial if not isinstance(sch.get(loop).extent, IntImm)]:

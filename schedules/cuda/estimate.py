@@ -75,7 +75,7 @@ def seconds(work, shape, c, target) -> float:
         if common:
             issued, waves = issued + loads, waves + loads * max(1.0, distinct * width / 32) * _conflict(work, r, each, warp, width)
         else:
-            checks = 8 if r.padded else 40 if r.gathered else 1
+            checks = 8 if r.padded else 40 if r.gathered else 2
             beside = 1 if r.step(work.last) * each.get(work.last, 1) in (0, 1) or width > 1 else min(8, each.get(work.last, 1))
             spread = distinct if not r.step(work.last) and work.last in r.axes else max(1.0, distinct * width * beside / 32)
             issued, waves = issued + loads * checks, waves + loads * (4 if r.constant else 2) * spread
@@ -83,7 +83,8 @@ def seconds(work, shape, c, target) -> float:
     bytes_ = 4 * sum(r.elements({t.axis: t.size for t in shape.tiles} | {a: work.extents[a] for a in (x.name for x in work.stage.reduce)}) for r in work.reads)
     steps = copied / (32 * warps)
     hidden = min(1.0, held * warps / (6 + 40 / math.sqrt(shape.results)))
-    compute = (bodies * max(sums * 32 / lanes * warps, issued * warps / 4, waves * warps) + shape.chunks * steps * warps * _COPIED / 4) / hidden
+    pipes = (sums * 32 / lanes * warps, issued * warps / 4, waves * warps)  # arithmetic, issue, caches and shared memory; they overlap, not quite
+    compute = (bodies * (0.9 * max(pipes) + 0.1 * sum(pipes)) + shape.chunks * steps * warps * _COPIED / 4) / hidden
     waits = shape.chunks * _LATENCY if shape.shared else 0
     alone = bodies * max(issued, sums * max(1, 4 / shape.results)) + shape.chunks * steps * _COPIED + waits + _LATENCY
     if shape.direct:
