@@ -231,6 +231,7 @@ class Space(Tree):
 
     version = 1
     leaf = Leaf
+    unfolds = True
 
     def defaults(self) -> list:
         """The default of every algorithm, the least estimated time first."""
