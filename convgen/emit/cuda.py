@@ -13,7 +13,6 @@ from ..lang.count import BYTES
 from ..runtime.sizes import evaluate
 from . import device_math, launches, limits, nvcc
 
-
 MATH = device_math
 
 
