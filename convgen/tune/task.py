@@ -304,7 +304,7 @@ class Task:
             default_ratio = default.least_us / chosen.least_us
         if chosen.median_us > BUSY * chosen.least_us:
             row.note = row.note or f"the machine was busy while measuring: undisturbed it took {chosen.least_us:.4g} µs"
-        row.us, row.spread, row.default_ratio = chosen.median_us, chosen.spread_us, default_ratio
+        row.us, row.spread, row.default_ratio = round(chosen.median_us, 3), round(chosen.spread_us, 3), default_ratio and round(default_ratio, 4)  # as recorded
         row.record = record or self.record(chosen, 1)
         row.baseline_ratio = self.torch["min_us"] / chosen.least_us if self.torch else None
         return row
