@@ -16,6 +16,6 @@ class Leaf(space.Leaf):
 class Space(Tree):
     """Algorithms first, then each algorithm's knobs."""
 
-    version = 4
+    version = 5
     leaf = Leaf
     unfolds = True
