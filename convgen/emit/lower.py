@@ -48,6 +48,7 @@ class Block:
     parameters: dict = field(default_factory=dict)  # names of the prepared parameters that it reads, and how many of their elements one instruction may move
     steady: list = field(default_factory=list)  # axes of a map that no gathered position depends on, none where it gathers nothing
     wide: int = 1  # how many elements of a copy one instruction may move
+    along: int | None = None  # which of its loops a copy of a stage's result runs along where that has its neighbours in memory
     spread: list = field(default_factory=list)  # how a block of threads lies on its axes (simt.Tile), none where the plan has no such tiles
 
 
@@ -251,8 +252,10 @@ class _Lowering:
         self.tensors[operand.name] = te.compute(layout.shape, body, name=operand.name)
         names = [c[1] if c[0] == "axis" else f"{operand.source}.{c[1]}" for c in operand.coords]
         follows = lambda axes: any(axes & set(a.axes()) for a in load.args)
+        source = self.tensors[load.data[0]][1].order[-1] if load.data[0] in self.tensors else None
+        along = layout.order.index(at[source]) if source in at and layout.split is None else None
         self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand), moves=self._moves(stage, follows),
-                                 narrow=4 // BYTES[operand.dtype], wide=operand.wide))
+                                 narrow=4 // BYTES[operand.dtype], wide=operand.wide, along=along))
 
     def stage(self, p):
         """One run-time stage in its layout."""

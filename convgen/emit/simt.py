@@ -69,8 +69,8 @@ def _samples(stage):
 
 
 def tiles(program, stage, choice: dict, given: dict | None = None) -> list:
-    """The Tiles of a stage in a choice; none for a stage without knobs. `given`: its slots, where they are known."""
-    if f"{stage.name}.data" not in choice:
+    """The Tiles of a stage in a choice; none for a stage without knobs or computed in another's blocks. `given`: its slots, where they are known."""
+    if f"{stage.name}.data" not in choice or choice.get(f"{stage.name}.fused"):
         return []
     found, spatial = [], set(access.roles(stage).spatial)
     for slot, axis in (given or slots(program, stage)).items():
@@ -197,7 +197,7 @@ def _operand(program, p, load, choice, consts, plans, number) -> P.Operand:
         wide = VECTOR if last in axes and any(t.axis == last and t.size % VECTOR == 0 for t in p.spread) else 1
         return _packed(program, load, axes, label, p.extents, last, wide)
     source = plans.get(load.data[0])
-    if f"{stage.name}.data" in choice and choice[f"{stage.name}.data"] == "shared" and shareable(program, stage, load, choice) \
+    if choice.get(f"{stage.name}.data") == "shared" and not choice.get(f"{stage.name}.fused") and shareable(program, stage, load, choice) \
             and shared(program, stage, load, choice):
         return _shared(program, p, load, label, source, choice)
     return P.Operand(load, "raw" if source is None else "stage")

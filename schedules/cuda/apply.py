@@ -25,6 +25,10 @@ def apply(module, blocks, choice: dict, target: dict):
     for b in reversed(blocks):
         if b.kind != "reduce":
             continue
+        if choice.get(f"{b.stage}.fused"):
+            tile.inside(sch, b)
+            done.add(b.name)
+            continue
         store = next((s for s in blocks if s.kind == "store" and s.stage == b.stage), None)
         if store is not None and len(sch.get_producers(sch.get_sblock(store.name))) > 1:
             store = None  # it waits for other results, too, and TVM moves it to none of its producers

@@ -8,15 +8,18 @@ from tvm.s_tir.schedule import ScheduleError
 VECTOR = 4  # elements that one instruction moves
 
 
-def cooperative(sch, block, dims, threads, wide):
-    """Spread a copy into shared memory over the threads of its block: neighbours of the innermost of its last `dims` loops over neighbouring threads.
+def cooperative(sch, block, dims, threads, wide, along=None):
+    """Spread a copy into shared memory over the threads of its block: neighbours of one of its last `dims` loops, number `along` or the innermost, over neighbouring threads.
 
     Threads share out two loops, the innermost and all others fused, so that few positions are computed per element. `wide`: elements that may move at once.
     """
     loops = sch.get_loops(block)[-dims:]
-    inner = _extent(sch, loops[-1])
-    if dims > 1 and inner > 1:
+    if dims > 1 and _extent(sch, loops[-1]) > 1:
         sch.storage_align(block, 0, -2, VECTOR, 0)
+    if along is not None:
+        loops.append(loops.pop(along))
+        sch.reorder(*loops)
+    inner = _extent(sch, loops[-1])
     vector = None
     if wide > 1 and inner % wide == 0:
         loops[-1], vector = sch.split(loops[-1], [None, wide])

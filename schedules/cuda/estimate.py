@@ -13,6 +13,8 @@ _RATES = {  # float32 multiply-adds and bytes of memory, per multiprocessor and 
 }
 _L2 = 32  # bytes per multiprocessor and clock from the second cache
 _LATENCY = 500  # clocks from asking memory to having a shared copy
+_NEAR = 200  # clocks from asking for what the first or second cache mostly holds
+_TOGETHER = 32  # terms of a sum whose operands one thread asks for at once
 _COPIED = 18  # instructions per element of a shared copy
 _LAUNCH = 2.0  # microseconds that a launch costs at least
 _RESERVED = 1 << 10  # bytes of shared memory that the system takes per block
@@ -52,8 +54,8 @@ def lines(work, shape, limits):
     return found
 
 
-def seconds(work, shape, c, target) -> float:
-    """Of one launch that computes a reduction."""
+def seconds(work, shape, c, target, fed=()) -> float:
+    """Of one launch that computes a reduction; `fed`: the Fusions whose producers its blocks compute."""
     limits, (lanes, memory, clock) = target["limits"], _RATES[target["isa"]]
     held = resident(work, shape, c, limits)
     if not held:
@@ -79,13 +81,16 @@ def seconds(work, shape, c, target) -> float:
             beside = 1 if r.step(work.last) * each.get(work.last, 1) in (0, 1) or width > 1 else min(8, each.get(work.last, 1))
             spread = distinct if not r.step(work.last) and work.last in r.axes else max(1.0, distinct * width * beside / 32)
             issued, waves = issued + loads * checks, waves + loads * (4 if r.constant else 2) * spread
-    copied = sum(n / 4 for _, n in shape.shared)
-    bytes_ = 4 * sum(r.elements({t.axis: t.size for t in shape.tiles} | {a: work.extents[a] for a in (x.name for x in work.stage.reduce)}) for r in work.reads)
+    computed = {id(f.read): f for f in fed}
+    copied = sum(n / 4 for _, n in shape.shared) + sum(f.elements(shape, c) * f.instructions / _COPIED for f in fed)  # elements, or as many as take as long
+    block = {t.axis: t.size for t in shape.tiles} | {a: work.extents[a] for a in work.reduced}
+    bytes_ = 4 * sum(r.elements(block) * _behind(computed.get(id(r))) for r in work.reads)
     steps = copied / (32 * warps)
     hidden = min(1.0, held * warps / (6 + 40 / math.sqrt(shape.results)))
     pipes = (sums * 32 / lanes * warps, issued * warps / 4, waves * warps)  # arithmetic, issue, caches and shared memory; they overlap, not quite
     compute = (bodies * (0.9 * max(pipes) + 0.1 * sum(pipes)) + shape.chunks * steps * warps * _COPIED / 4) / hidden
     waits = shape.chunks * _LATENCY if shape.shared else 0
+    waits += sum(shape.chunks * -(-f.elements(shape, c) // shape.threads) * -(-f.producer.terms // _TOGETHER) * _NEAR for f in fed)
     alone = bodies * max(issued, sums * max(1, 4 / shape.results)) + shape.chunks * steps * _COPIED + waits + _LATENCY
     if shape.direct:
         alone += bodies * 30
@@ -95,10 +100,15 @@ def seconds(work, shape, c, target) -> float:
     ends = max(alone, -(-rest // sms) * compute) if rest else 0
     clocks = full * round_ + (ends if not full else max(ends, round_ * rest / (sms * held)))
     written = 4 * work.points
-    unique = written + 4 * sum(r.elements(work.extents) for r in work.reads)
+    unique = written + 4 * sum(computed[id(r)].inputs if id(r) in computed else r.elements(work.extents) for r in work.reads)
     through = (shape.blocks * bytes_ + written * _apart(work, shape)) / sms
     traffic = max(unique / sms / memory, through / _L2)
     return (max(clocks, traffic) + 0.3 * min(clocks, traffic)) / clock * 1e-6 + _LAUNCH * 1e-6
+
+
+def _behind(fusion) -> float:
+    """Elements taken from memory per element of a copy."""
+    return fusion.inputs / fusion.producer.points if fusion is not None else 1.0
 
 
 def _width(work, r, shape, each, common) -> int:

@@ -13,7 +13,7 @@ from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of
 
 from ..knobs import KnobSpace, Tree
-from . import estimate, matrices, starts
+from . import estimate, fuse, matrices, starts
 from .work import Work
 
 _BODY = 2048  # multiply-adds in one unrolled body
@@ -25,6 +25,7 @@ _EACH = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28)
 _CLIMBS = 3  # how many plain points the default is sought from
 _FILL = 7 / 8  # of the registers one block may take: a full multiprocessor makes nvcc spill
 _DRAWS = 400  # of one reduction, until a valid choice is found
+_TRIES = 20  # tiles of a consumer, until a fusion fits
 _CHUNKS = (0, 1, 2, 3, 4, 8, 16, 32)
 
 
@@ -47,6 +48,10 @@ class Leaf(KnobSpace):
         self.maps = [s for s in program.run_stages[:-1] if s.combiner is None and s is not store]
         for s in self.maps:
             self.domains[f"{s.name}.inline"] = [True, False]
+        inlined = {s.name for s in self.maps}
+        self.fusions = [f for f in fuse.found(program, self.works) if inlined.issuperset(f.maps)]
+        for f in self.fusions:
+            self.domains[f.knob] = [False, True]
         self.feature_names = ["log_flops", "log_bytes", "launches", "log_estimate", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
 
     # -- domains --------------------------------------------------------------------------------------------------------
@@ -70,7 +75,34 @@ class Leaf(KnobSpace):
 
     # -- constraints ----------------------------------------------------------------------------------------------------
     def constraint(self, c) -> str | None:
-        return next((reason for w in self.works if (reason := self._wrong(w, c))), None)
+        return next((reason for w in self.works if (reason := self._wrong(w, c))), None) or next((reason for f in self.fusions if c[f.knob] and (reason := self._apart(f, c))), None)
+
+    def _apart(self, f, c) -> str | None:
+        """Why one reduction is not to be computed by the blocks of another, or None."""
+        producer, consumer = f.producer.name, f.consumer.name
+        if f.consumer.knob(c, "fused"):
+            return f"{consumer} has no blocks of its own that could compute {producer}"
+        if any(not c[f"{m}.inline"] for m in f.maps):
+            return f"what lies between {producer} and {consumer} is not computed where it is read"
+        if f.producer in self.works and any(c[n] != v for n, v in self._best(f.producer).items()):
+            return f"{producer} has no tile of its own, and its other knobs keep their defaults"
+        if f.consumer.knob(c, "tensor") or not f.shared(shape := f.consumer.shape(c)):
+            return f"{consumer} does not read {producer} from shared memory"
+        if f.repeated(shape, c) > fuse.REPEATED and not self._gain(f, c) > 0:
+            return f"{producer} would be computed {f.repeated(shape, c):.1f} times"
+        return None
+
+    def _gain(self, f, c) -> float:
+        """Seconds that a fusion of a choice saves."""
+        return self.seconds(c | {f.knob: False}) - self.seconds(c)
+
+    def _fed(self, w, c) -> tuple:
+        """The fusions of a choice into one reduction."""
+        return tuple(f for f in self.fusions if f.consumer is w and c.get(f.knob))
+
+    def _knobs(self, w) -> list:
+        """Names of the knobs that shape a reduction."""
+        return [n for n in self.domains if n.startswith(f"{w.name}.") and not n.endswith(".fused")]
 
     def _wrong(self, w, c) -> str | None:
         """Why the knobs of one reduction are not to be compiled, or None."""
@@ -112,18 +144,29 @@ class Leaf(KnobSpace):
         return any(t.size >= 2 * w.extents[t.axis] or t.each > 1 and not access.period(w.stage, t.axis) for t in shape.tiles)
 
     def draw(self, rng) -> dict:
-        """One random choice; reductions do not constrain each other, so each is drawn until it is valid."""
+        """One random choice; reductions do not constrain each other, so each is drawn until it is valid. Then half of the fusions, where any tile allows them."""
         c = {"algorithm": self.domains["algorithm"][0]}
         for w in self.works:
-            names = [n for n in self.domains if n.startswith(f"{w.name}.")]
-            for _ in range(_DRAWS):
-                drawn = {n: rng.choice(self.domains[n]) for n in names}
-                if drawn.get(f"{w.name}.tensor"):
-                    drawn = self._best(w) | {f"{w.name}.tensor": drawn[f"{w.name}.tensor"]}
-                if self._wrong(w, drawn) is None:
-                    break
-            c |= drawn
-        return c | {f"{s.name}.inline": rng.choice([True, False]) for s in self.maps}
+            c |= self._drawn(w, rng)
+        c |= {f"{s.name}.inline": rng.choice([True, False]) for s in self.maps} | {f.knob: False for f in self.fusions}
+        for f in self.fusions:
+            if rng.choice([True, False]):
+                fits = (joined for _ in range(_TRIES) if self.constraint(joined := self._joined(f, c, self._drawn(f.consumer, rng))) is None)
+                c = next(fits, c)
+        return c
+
+    def _drawn(self, w, rng):
+        for _ in range(_DRAWS):
+            drawn = {n: rng.choice(self.domains[n]) for n in self._knobs(w)}
+            if drawn.get(f"{w.name}.tensor"):
+                drawn = self._best(w) | {f"{w.name}.tensor": drawn[f"{w.name}.tensor"]}
+            if self._wrong(w, drawn) is None:
+                break
+        return drawn
+
+    def _joined(self, f, c, tile) -> dict:
+        """A choice with one more fusion, the consumer's knobs being `tile`."""
+        return c | (self._best(f.producer) if f.producer in self.works else {}) | tile | {f"{m}.inline": True for m in f.maps} | {f.knob: True}
 
     # -- default --------------------------------------------------------------------------------------------------------
     def default(self) -> dict:
@@ -134,24 +177,34 @@ class Leaf(KnobSpace):
                 c[f"{w.name}.tensor"] = self.domains[f"{w.name}.tensor"][0]
         for s in self.maps:
             c[f"{s.name}.inline"] = self._inlined(s) or estimate.inline_seconds(self.program, s, self.works, c, self.target) < estimate.plain_seconds(self.program, s, self.target)
-        return c
+        return self._fused(c | {f.knob: False for f in self.fusions})
+
+    def _fused(self, c) -> dict:
+        """A choice with the fusions that the estimate likes: what gains most first."""
+        while True:
+            joined = [self._joined(f, c, self._best(f.consumer, (*self._fed(f.consumer, c), f))) for f in self.fusions if not c[f.knob]]
+            best = min((j for j in joined if self.constraint(j) is None), key=self.seconds, default=c)
+            if not self.seconds(best) < self.seconds(c):
+                return c
+            c = best
 
     def _inlined(self, stage) -> bool:
         """Whether only stages without knobs that reduce nothing read a stage: then nothing is computed twice."""
         readers = [s for s in self.program.run_stages if any(l.data[0] == stage.name for l in s.body.loads())]
         return all(s.combiner is None for s in readers) and all(P.access.extents(s).keys() and math.prod(s.shape) <= math.prod(stage.shape) for s in readers)
 
-    def _best(self, w) -> dict:
-        """The knobs of one reduction with the least estimated time: from the best of plain points on, step by step while that helps."""
-        if w.name in self._plain:
-            return self._plain[w.name]
-        names = [n for n in self.domains if n.startswith(f"{w.name}.")]
-        known = {}
+    def _best(self, w, fed=()) -> dict:
+        """The knobs of one reduction with the least estimated time: from the best of plain points on, step by step while that helps. `fed`: the fusions into it."""
+        of = (w.name, *(f.knob for f in fed))
+        if of in self._plain:
+            return self._plain[of]
+        names, known = self._knobs(w), {}
 
         def cost(c):
             key = tuple([c[n] for n in names])
             if key not in known:
-                known[key] = math.inf if self._wrong(w, c) else estimate.seconds(w, w.shape(c), c, self.target)
+                possible = self._wrong(w, c) is None and all(f.shared(w.shape(c)) for f in fed)
+                known[key] = estimate.seconds(w, w.shape(c), c, self.target, fed) if possible else math.inf
             return known[key]
         found = []
         for c in sorted(starts.points(w, self.domains), key=cost)[:_CLIMBS]:
@@ -161,8 +214,8 @@ class Leaf(KnobSpace):
                     break
                 c = best
             found.append(c)
-        self._plain[w.name] = min(found, key=cost)
-        return self._plain[w.name]
+        self._plain[of] = min(found, key=cost)
+        return self._plain[of]
 
     def _near(self, names, c):
         for name in names:
@@ -185,12 +238,13 @@ class Leaf(KnobSpace):
     # -- cost -----------------------------------------------------------------------------------------------------------
     def work(self, c) -> float:
         """Operations that a choice executes."""
-        tuned_ = {w.name: w for w in self.works}
-        return sum(stage_flops(s) * (tuned_[s.name].shape(c).waste if s.name in tuned_ else 1) for s in self.program.run_stages) - matrices.saved(self.program, c)
+        times = {w.name: w.shape(c).waste for w in self.works} | {f.producer.name: f.repeated(f.consumer.shape(c), c) for f in self.fusions if c.get(f.knob)}
+        return sum(stage_flops(s) * times.get(s.name, 1) for s in self.program.run_stages) - matrices.saved(self.program, c)
 
     def seconds(self, c) -> float:
         """Estimated time of one call."""
-        return sum(estimate.seconds(w, w.shape(c), c, self.target) / (matrices.RATE if w.knob(c, "tensor") else 1) for w in self.works) + sum(self._rest(c))
+        apart = [w for w in self.works if not w.knob(c, "fused")]
+        return sum(estimate.seconds(w, w.shape(c), c, self.target, self._fed(w, c)) / (matrices.RATE if w.knob(c, "tensor") else 1) for w in apart) + sum(self._rest(c))
 
     def _rest(self, c):
         """Seconds of the stages without knobs: memory and a launch each, or what computing them anew costs."""
@@ -199,11 +253,11 @@ class Leaf(KnobSpace):
         for s in self.program.run_stages:
             if c.get(f"{s.name}.inline"):
                 yield estimate.inline_seconds(self.program, s, self.works, c, self.target)
-            elif s.name not in names and s is not store:
+            elif s.name not in names and s is not store and not c.get(f"{s.name}.fused"):
                 yield estimate.plain_seconds(self.program, s, self.target)
 
     def features(self, c) -> list:
-        row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), len(self.program.run_stages), math.log(self.seconds(c))]
+        row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), len(self.program.run_stages) - sum(c[f.knob] for f in self.fusions), math.log(self.seconds(c))]
         heaviest = sorted(self.works, key=lambda w: -stage_flops(w.stage))
         for i in range(2):
             row += self._features(heaviest[i], c) if i < len(heaviest) else [0.0] * len(_FEATURES)
@@ -219,7 +273,7 @@ class Leaf(KnobSpace):
         beside = next((t.threads * t.near for t in shape.tiles if t.axis == w.last), 1)
         return [math.log(w.points), math.log(w.terms), math.log(shape.threads), math.log(shape.results), math.log(shape.blocks), shape.waste, math.log(shape.chunks), math.log(shape.body),
                 estimate.registers(w, shape, c), shared, held, occupancy, shape.blocks / (limits["sms"] * max(1, held)), math.log(2 * math.prod(t.size for t in shape.tiles) * w.terms / moved),
-                min(8, beside), len(shape.shared), len(shape.direct), math.log(estimate.seconds(w, shape, c, self.target))]
+                min(8, beside), len(shape.shared), len(shape.direct), math.log(estimate.seconds(w, shape, c, self.target, self._fed(w, c)))]
 
 
 _FEATURES = ["points", "terms", "threads", "results", "blocks", "waste", "chunks", "body", "registers", "shared", "resident", "occupancy", "waves", "intensity", "coalesced",

@@ -10,6 +10,8 @@ from tvm import tirx
 
 from . import copy
 
+_TOGETHER = 32  # terms of a sum in one unrolled body
+
 
 def reduction(sch, b, store, copies, choice, done):
     """Schedule a "reduce" Block. `store`: the block that writes its results, None where they go to memory as they are; `copies`: Blocks of its staged reads."""
@@ -48,7 +50,8 @@ def reduction(sch, b, store, copies, choice, done):
         found = sch.get_sblock(c.name)
         sch.set_scope(found, 0, "shared")
         sch.compute_at(found, at, preserve_unit_loops=True)
-        copy.cooperative(sch, found, len(c.loops), count, c.wide)
+        computed = any(choice.get(f"{sch.get(p).name_hint}.fused") for p in sch.get_producers(found))
+        copy.cooperative(sch, found, len(c.loops), count, c.wide, c.along if computed else None)
         done.add(c.name)
     for w, wide in weights:
         sch.compute_at(w, at, preserve_unit_loops=True)
@@ -65,6 +68,22 @@ def reduction(sch, b, store, copies, choice, done):
     done.add(b.name)
     if store is not None:
         done.add(store.name)
+
+
+def inside(sch, b):
+    """Compute a "reduce" Block element by element where its one reader, a copy in shared memory, takes them: a sum in a register of the thread that copies.
+
+    It keeps its init at the first term: TVM splits no sum whose positions are clamped, and unrolled the test costs nothing.
+    """
+    block = sch.get_sblock(b.name)
+    reader, = sch.get_consumers(block)
+    sch.set_scope(block, 0, "local")
+    sch.compute_at(block, sch.get_loops(reader)[-1], preserve_unit_loops=True)
+    terms = 1
+    for loop in reversed(sch.get_loops(block)[-len(b.reduce):] if b.reduce else []):
+        terms *= _extent(sch, loop)
+        if terms <= _TOGETHER:
+            _unroll(sch, loop)
 
 
 def _blocks(sch, loops):
