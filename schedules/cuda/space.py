@@ -25,7 +25,6 @@ _EACH = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28)
 _CLIMBS = 3  # how many plain points the default is sought from
 _FILL = 7 / 8  # of the registers one block may take: a full multiprocessor makes nvcc spill
 _DRAWS = 400  # of one reduction, until a valid choice is found
-_TRIES = 20  # tiles of a consumer, until a fusion fits
 _CHUNKS = (0, 1, 2, 3, 4, 8, 16, 32)
 
 
@@ -151,9 +150,18 @@ class Leaf(KnobSpace):
         c |= {f"{s.name}.inline": rng.choice([True, False]) for s in self.maps} | {f.knob: False for f in self.fusions}
         for f in self.fusions:
             if rng.choice([True, False]):
-                fits = (joined for _ in range(_TRIES) if self.constraint(joined := self._joined(f, c, self._drawn(f.consumer, rng))) is None)
-                c = next(fits, c)
+                c = self._drawn_inside(f, c, rng) or c
         return c
+
+    def _drawn_inside(self, f, c, rng) -> dict | None:
+        """A valid choice with one more fusion and a random tile of its consumer, or None."""
+        w = f.consumer
+        given = {n: v for n, v in {f"{w.name}.data": "shared", f"{w.name}.tensor": False}.items() if n in self.domains}
+        for _ in range(_DRAWS):
+            tile = {n: rng.choice(self.domains[n]) for n in self._knobs(w)} | given
+            if self._wrong(w, tile) is None and self.constraint(joined := self._joined(f, c, tile)) is None:
+                return joined
+        return None
 
     def _drawn(self, w, rng):
         for _ in range(_DRAWS):

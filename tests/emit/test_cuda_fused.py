@@ -38,11 +38,9 @@ def fused(leaf, i, rng=None):
     """A valid choice of a space with one fusion: the estimate's tile, or a random one."""
     f = leaf.fusions[i]
     base = leaf.default() | {g.knob: False for g in leaf.fusions}
-    for _ in range(100):
-        choice = leaf._joined(f, base, leaf._drawn(f.consumer, rng) if rng else leaf._best(f.consumer, (f,)))
-        if leaf.constraint(choice) is None:
-            return choice
-    raise AssertionError(f"no tile of {f.consumer.name} allows {f.knob}")
+    choice = next(filter(None, (leaf._drawn_inside(f, base, rng) for _ in range(20))), None) if rng else leaf._joined(f, base, leaf._best(f.consumer, (f,)))
+    assert choice is not None and leaf.valid(choice) is None, f"no tile of {f.consumer.name} allows {f.knob}"
+    return choice
 
 
 def unfused(leaf, choice):
