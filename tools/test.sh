@@ -15,4 +15,5 @@ if ! cmp -s pyproject.toml "$stamp"; then
     "$python" -m pip install --quiet --disable-pip-version-check -e '.[tune,torch,bench,device,dev]'
     cp pyproject.toml "$stamp"
 fi
-exec "$python" -m pytest "$@"
+# Whole files to each process: fixtures that start servers or compilers serve one file.
+exec "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
