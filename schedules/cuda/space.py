@@ -23,6 +23,7 @@ _WASTE = 1.7  # points computed over points wanted
 _THREADS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128, 256)
 _EACH = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28)
 _CLIMBS = 3  # how many plain points the default is sought from
+_WARPS = 4  # that a multiprocessor must hold at least, one for each of its schedulers, where there are so many
 _FILL = 7 / 8  # of the registers one block may take: a full multiprocessor makes nvcc spill
 _DRAWS = 400  # of one reduction, until a valid choice is found
 _CHUNKS = (0, 1, 2, 3, 4, 8, 16, 32)
@@ -123,6 +124,10 @@ class Leaf(KnobSpace):
             return f"about {needed} registers in {shape.threads} threads, a multiprocessor has {limits['registers_per_sm']}"
         if estimate.shared_bytes(shape) > limits["shared_static"]:
             return f"{estimate.shared_bytes(shape)} bytes of shared memory, a block has {limits['shared_static']}"
+        warps = -(-shape.threads // limits["warp"])
+        held = estimate.resident(w, shape, c, limits) * warps
+        if held < min(_WARPS, shape.blocks * warps):
+            return f"a multiprocessor would hold {held} warps, fewer than its {_WARPS} schedulers need"
         if shape.body * shape.results * w.operations > _BODY and (w.knob(c, "unroll") or w.roles.table) and not self._fixed(w, shape):
             return f"unrolled body of {shape.body * shape.results * w.operations} operations"
         if shape.waste > _WASTE and self._avoidable(w, shape):

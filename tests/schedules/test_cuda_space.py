@@ -54,6 +54,14 @@ def test_registers_are_of_a_thread_and_of_a_multiprocessor():
     assert "registers, a thread has 64" in found.valid(choice)
 
 
+def test_a_multiprocessor_holds_a_warp_for_each_of_its_schedulers():
+    found, choice = tile(DENSE)
+    leaf = found.leaves["direct"]
+    assert leaf.constraint(choice) is None
+    leaf.limits = leaf.limits | {"blocks_per_sm": 1}
+    assert leaf.constraint(choice) == "a multiprocessor would hold 2 warps, fewer than its 4 schedulers need"
+
+
 def test_sharing_needs_threads_that_meet_the_same_data():
     found, choice = tile("conv2d:n1,c64,o64,h56,w56,k1x1;stride=2:f32.f32.f32:nchw", x_threads=28, y_threads=28, data="shared")
     assert "no two threads" in found.valid(choice)
