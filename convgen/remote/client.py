@@ -72,21 +72,21 @@ def race(tracker: dict, target: dict, seconds: float, wait: float, emulated: boo
     with session(tracker, target, seconds, wait, emulated) as opened:
         evaluators = [_evaluator(opened.load(c["path"], c["entry"], description["dims"]), book) for c in candidates]
         once = [max(min(evaluate(1, 3)), 1e-9) for evaluate in evaluators]
-        calls = [max(1, min(1000, round(timing.SAMPLE_SECONDS / t))) for t in once]
-        share, end = budget / max(1, len(once)) / rounds, time.perf_counter() + 1.5 * budget
-        samples = [max(1, min(MOST_SAMPLES, int(share / (t * n)))) for t, n in zip(once, calls)]
-        medians, leasts = [[] for _ in once], [[] for _ in once]
-        for turn in range(rounds):
-            if turn >= 4 and time.perf_counter() > end:
-                break  # a busy machine makes every round long
-            for step in range(len(once)):
-                index = (turn + step) % len(once)
-                times = evaluators[index](calls[index], samples[index])
-                medians[index].append(timing.quartiles(times)[1] * 1e6)
-                leasts[index].append(min(times) * 1e6)
-    for candidate, row in zip(candidates, medians):
+        share = budget / max(1, len(once)) / rounds
+
+        def contestant(evaluate, seconds):
+            calls = timing.calls_of(seconds)
+            samples = max(1, min(MOST_SAMPLES, int(share / (seconds * calls))))
+
+            def turn() -> tuple[float, float]:
+                times = evaluate(calls, samples)
+                return timing.quartiles(times)[1], min(times)
+            return turn
+
+        rows = timing.in_turns([contestant(*c) for c in zip(evaluators, once)], budget, rounds)
+    for candidate, row in zip(candidates, rows["median"]):
         refuse_impossible(timing.quartiles(row)[1], candidate["entry"], book.program, target)
-    return {"median": medians, "least": leasts}
+    return rows
 
 
 def survey(tracker: dict, target: dict, seconds: float, wait: float, path: str, entry: dict, description: dict, folder: str) -> list[dict]:

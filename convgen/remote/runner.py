@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import TuneError, WorkerError
 from ..runtime.sizes import evaluate
 from ..tune.cases import given_path
-from ..tune.measure import REFERENCE_TIMEOUT, Measurement, time_limit
+from ..tune.measure import REFERENCE_TIMEOUT, Measurement, race_limit, time_limit
 from ..tune.storage import RAW
 from ..workers import Worker
 from ..workers.pool import share
@@ -99,8 +99,7 @@ class RemoteRunner:
         """{"median", "least"}: microseconds per candidate and interleaved round, all on one server."""
         self.warm(description)
         message = {"cmd": "race", "candidates": [{"path": p, "entry": e} for p, e in candidates], "rounds": rounds, "budget": budget}
-        longest = max(10.0, 20 * (budget + best_us * 1e-6 * rounds * len(candidates)))
-        return self._one(message, description, [e for _, e in candidates], None, None, 3, longest)
+        return self._one(message, description, [e for _, e in candidates], None, None, 3, race_limit(best_us, rounds * len(candidates), budget))
 
     def close(self) -> None:
         """End the client processes and forget the references."""

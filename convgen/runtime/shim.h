@@ -44,6 +44,9 @@ void free_memory(Memory* m);
 /* Check `n` tensors or addresses, and collect where their data lies. Returns a status, 0 if all is well. */
 int gather(const Memory* m, const Any* args, int32_t n, char** data);
 
+/* A plan as the result of a call: a Function that frees it at its end. `bad`: it could not be read, which raises. */
+int plan_function(void* plan, int bad, Kernel run, void (*release)(void*), Any* result);
+
 extern int TVMFFIFunctionCreate(void* self, Kernel call, void (*deleter)(void*), void** out);
 extern void TVMFFIErrorSetRaisedFromCStr(const char* kind, const char* message);
 

@@ -142,16 +142,5 @@ static int read_plan(CudaPlan* p, const int64_t* s) {
 EXPORT int __tvm_ffi_convgen_cuda_plan(void* self, const Any* args, int32_t n, Any* result) {
   (void)self;
   CudaPlan* p = driver.launch && n == 1 && args[0].type_index == ANY_INT ? calloc(1, sizeof *p) : NULL;
-  if (!p || read_plan(p, (const int64_t*)(intptr_t)args[0].i)) {
-    if (p) free_plan(p);
-    TVMFFIErrorSetRaisedFromCStr("ValueError", "malformed or oversized call plan");
-    return -1;
-  }
-  void* function = NULL;
-  if (TVMFFIFunctionCreate(p, run_plan, free_plan, &function)) {
-    free_plan(p);
-    return -1;
-  }
-  *result = (Any){.type_index = ANY_FUNCTION, .p = function};
-  return 0;
+  return plan_function(p, !p || read_plan(p, (const int64_t*)(intptr_t)args[0].i), run_plan, free_plan, result);
 }

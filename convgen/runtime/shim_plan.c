@@ -192,20 +192,20 @@ static int read_plan(Plan* p, const int64_t* s) {
   return 0;
 }
 
-/* (address of the int64 words that native.py writes) -> Function(tensors...) -> status */
-EXPORT int __tvm_ffi_convgen_plan(void* self, const Any* args, int32_t n, Any* result) {
-  (void)self;
-  Plan* p = n == 1 && args[0].type_index == ANY_INT ? calloc(1, sizeof *p) : NULL;
-  if (!p || read_plan(p, (const int64_t*)(intptr_t)args[0].i)) {
-    if (p) free_plan(p);
-    TVMFFIErrorSetRaisedFromCStr("ValueError", "malformed or oversized call plan");
-    return -1;
-  }
+int plan_function(void* plan, int bad, Kernel run, void (*release)(void*), Any* result) {
   void* function = NULL;
-  if (TVMFFIFunctionCreate(p, run_plan, free_plan, &function)) {
-    free_plan(p);
+  if (bad) TVMFFIErrorSetRaisedFromCStr("ValueError", "malformed or oversized call plan");
+  if (bad || TVMFFIFunctionCreate(plan, run, release, &function)) {
+    if (plan) release(plan);
     return -1;
   }
   *result = (Any){.type_index = ANY_FUNCTION, .p = function};
   return 0;
+}
+
+/* (address of the int64 words that native.py writes) -> Function(tensors...) -> status */
+EXPORT int __tvm_ffi_convgen_plan(void* self, const Any* args, int32_t n, Any* result) {
+  (void)self;
+  Plan* p = n == 1 && args[0].type_index == ANY_INT ? calloc(1, sizeof *p) : NULL;
+  return plan_function(p, !p || read_plan(p, (const int64_t*)(intptr_t)args[0].i), run_plan, free_plan, result);
 }

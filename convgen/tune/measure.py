@@ -53,6 +53,11 @@ def time_limit(budget: float, elements: int, best_us: float | None, longest: flo
     return limit if longest is None else max(0.1, min(limit, longest))
 
 
+def race_limit(best_us: float, turns: int, budget: float) -> float:
+    """Seconds that a race of so many turns may take, all contestants' rounds counted."""
+    return max(10.0, 20 * (budget + best_us * 1e-6 * turns))
+
+
 class LocalRunner:
     """Verifies and times candidates on this machine in a process of their own.
 
@@ -126,8 +131,7 @@ class LocalRunner:
              budget: float = 1.0) -> dict[str, list[list[float]]]:
         """{"median", "least"}: microseconds per candidate and interleaved round."""
         self.warm(description)
-        limit = max(10.0, 20 * (budget + best_us * 1e-6 * rounds * len(candidates)))
-        return self._ask("race", limit, candidates=[{"path": p, "entry": e} for p, e in candidates], description=description,
+        return self._ask("race", race_limit(best_us, rounds * len(candidates), budget), candidates=[{"path": p, "entry": e} for p, e in candidates], description=description,
                          target=self.target, rounds=rounds, budget=budget)
 
     def close(self) -> None:

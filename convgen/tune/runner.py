@@ -5,7 +5,6 @@ The commands answer plain JSON; `measure.LocalRunner` is the parent's side, whic
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ from .cases import CaseBook
 from .kernel import NativeKernel, open_shim
 from .roofline import fastest_possible_us
 from .verify import fill, oracles_of, verify
-
-FEWEST_ROUNDS = 4  # of a race, however busy the machine is
 
 _books: dict[tuple[str, str | None], CaseBook] = {}
 
@@ -79,27 +76,13 @@ def measure(path: str, entry: dict, description: dict, target: dict, folder: str
 
 def race(candidates: list[dict], description: dict, target: dict, folder: str | None = None, shim: str | None = None,
          rounds: int = 16, budget: float = 1.0) -> dict[str, list[list[float]]]:
-    """Re-measure kernels in interleaved rounds: {"median": ..., "least": ...}, microseconds per candidate and round.
-
-    Interleaving lets drift of the machine hit all alike; the order of a round rotates so that none always follows another.
-    """
+    """Re-measure kernels in interleaved rounds: {"median": ..., "least": ...}, microseconds per candidate and round (see `timing.in_turns`)."""
     book = book_of(description, folder)
     calls = [_ready(NativeKernel(c["path"], c["entry"], description["dims"], shim), book) for c in candidates]
-    chunks = [max(1, min(1000, round(timing.SAMPLE_SECONDS / max(min(timing.sample(call, 1) for _ in range(3)), 1e-9)))) for call in calls]
-    share, end = budget / max(1, len(calls)) / rounds, time.perf_counter() + 1.5 * budget
-    medians, leasts = [[] for _ in calls], [[] for _ in calls]
-    for turn in range(rounds):
-        if turn >= FEWEST_ROUNDS and time.perf_counter() > end:
-            break  # a busy machine makes every round long
-        for step in range(len(calls)):
-            index = (turn + step) % len(calls)
-            calls[index]()  # brings its own data back into the caches, untimed
-            median, least = timing.round_of(calls[index], chunks[index], share)
-            medians[index].append(median * 1e6)
-            leasts[index].append(least * 1e6)
-    for candidate, row in zip(candidates, medians):
+    rows = timing.race_of(calls, [timing.sample] * len(calls), budget, rounds)
+    for candidate, row in zip(candidates, rows["median"]):
         refuse_impossible(timing.quartiles(row)[1], candidate["entry"], book.program, target)
-    return {"median": medians, "least": leasts}
+    return rows
 
 
 def refuse_impossible(median_us: float, entry: dict, program, target: dict) -> None:

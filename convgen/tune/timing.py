@@ -10,6 +10,7 @@ SAMPLE_SECONDS = 2e-4  # a sample holds as many calls as fill this, so that the 
 SPREAD_GOAL = 0.02  # stop once the interquartile range is this fraction of the median
 MIN_SAMPLES, MAX_SAMPLES = 7, 200
 SINGLES = 5  # calls after which a candidate may be called hopeless
+FEWEST_ROUNDS = 4  # of a race, however busy the machine is
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
@@ -30,6 +31,11 @@ def sample(call: Callable[[], None], calls: int, before: Callable[[], None] | No
     return (time.perf_counter() - start) / calls
 
 
+def calls_of(seconds: float) -> int:
+    """How many calls of so many seconds a sample holds."""
+    return max(1, min(1000, round(SAMPLE_SECONDS / max(seconds, 1e-9))))
+
+
 def measure(call: Callable[[], None], budget: float, hopeless: float | None = None, before: Callable[[], None] | None = None,
             take: Callable = sample) -> dict:
     """Time a call for about `budget` seconds. `take(call, calls, before)` says how long a call takes, by another clock than this machine's if need be.
@@ -46,7 +52,7 @@ def measure(call: Callable[[], None], budget: float, hopeless: float | None = No
     warm_until = time.perf_counter() + min(0.02, budget / 5)
     while time.perf_counter() < warm_until:
         estimate = min(estimate, take(call, 1, before))
-    calls = 1 if before else max(1, min(1000, round(SAMPLE_SECONDS / max(estimate, 1e-9))))
+    calls = 1 if before else calls_of(estimate)
     times, end = [], time.perf_counter() + budget
     disturbed = False
     while len(times) < MIN_SAMPLES or (time.perf_counter() < end and len(times) < MAX_SAMPLES):
@@ -69,6 +75,37 @@ def round_of(call: Callable[[], None], calls: int, seconds: float, take: Callabl
     while not times or time.perf_counter() < end:
         times.append(take(call, calls))
     return quartiles(times)[1], min(times)
+
+
+def in_turns(contestants: list[Callable[[], tuple[float, float]]], budget: float, rounds: int) -> dict[str, list[list[float]]]:
+    """Interleaved rounds of a race: {"median", "least"}, microseconds per contestant and round. A contestant runs one round and gives (median, least) in seconds.
+
+    Interleaving lets drift of the machine hit all alike; the order of a round rotates so that none always follows another.
+    """
+    end = time.perf_counter() + 1.5 * budget
+    rows = {"median": [[] for _ in contestants], "least": [[] for _ in contestants]}
+    for turn in range(rounds):
+        if turn >= FEWEST_ROUNDS and time.perf_counter() > end:
+            break  # a busy machine makes every round long
+        for step in range(len(contestants)):
+            index = (turn + step) % len(contestants)
+            for name, seconds in zip(("median", "least"), contestants[index]()):
+                rows[name][index].append(seconds * 1e6)
+    return rows
+
+
+def race_of(calls: list[Callable[[], None]], takes: list[Callable], budget: float, rounds: int) -> dict[str, list[list[float]]]:
+    """`in_turns` for calls, each timed by its own `take` (see `measure`)."""
+    chunks = [calls_of(min(take(call, 1, None) for _ in range(3))) for call, take in zip(calls, takes)]
+    share = budget / max(1, len(calls)) / rounds
+
+    def contestant(call, take, chunk):
+        def turn() -> tuple[float, float]:
+            take(call, 1, None)  # brings its own data back into the caches
+            return round_of(call, chunk, share, take)
+        return turn
+
+    return in_turns([contestant(*c) for c in zip(calls, takes, chunks)], budget, rounds)
 
 
 def summary(seconds: list[float], repeats: int) -> dict:

@@ -444,7 +444,6 @@ class Leaf(KnobSpace):
         most, phase = self.side_by_side, P.row_phase(self.program, s)  # vectors that cost nothing
         if any(ext[x] > 1 for x in roles.channel):
             # a dense tile reads one vector per v and one number per pixel for acc multiply-adds; two reads and two multiply-adds start per cycle
-            phase = P.row_phase(self.program, s)
             reads = t1 + t2 * v if phase is not None and phase == axes[1] else pixels + v  # phases meet the same numbers
             most = most if phase is None or phase != axes[1] else most // t2
             reuse = min(acc / reads, self.reuse)

@@ -1,8 +1,6 @@
 """The measure of rounding errors: published values, invariance, the search tool's sets and measured errors."""
 
-import importlib.util
 from fractions import Fraction as F
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,16 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convgen.algorithms import cook_toom, error_measure
-
-TOOL = Path(__file__).parents[2] / "tools" / "winograd_points.py"
+from tests.tool import load
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("winograd_points", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("winograd_points")
 
 
 def points(*magnitudes):

@@ -1,13 +1,8 @@
 """docs/operators.md says what the operator table says."""
 
-import importlib.util
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tool import load
 
 
 def test_page_is_in_step_with_the_table():
-    spec = importlib.util.spec_from_file_location("operators_page", ROOT / "tools" / "operators_page.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load("operators_page")
     assert script.PAGE.read_text() == script.page(), "run tools/operators_page.py"

@@ -2,23 +2,19 @@
 
 import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 import convgen
+from tests.tool import load
 
 pytest.importorskip("torch")
-TOOL = Path(__file__).parents[2] / "tools" / "any_batch.py"
 ID = "depthwise_conv2d:n1,c8,h6,w5,k3x3;padding=1:f32.f32.f32:nhwc:bias"
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("any_batch", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("any_batch")
 
 
 def test_other_batches(tool):

@@ -7,19 +7,16 @@ from pathlib import Path
 import pytest
 
 from convgen.lang import parse
+from tests.tool import load
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("unicorn") is None or importlib.util.find_spec("tvm") is None, reason="needs unicorn and convgen[tune]")
-TOOL = Path(__file__).parents[2] / "tools" / "arm_instructions.py"
 PAGE = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
 CHECKED = ("conv2d:n1,c32,o64,h28,w28,k1x1:f32.f32.f32:nchw", "depthwise_conv2d:n1,c32,h28,w28,k3x3;padding=1:f32.f32.f32:nhwc", "quantized_conv2d:n1,c32,o32,h14,w14,k3x3;padding=1:u8.i32.u8:nhwc:bias")
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("arm_instructions", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("arm_instructions")
 
 
 def test_counts_are_those_committed(tool):

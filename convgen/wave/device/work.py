@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 import zlib
 
-from ...tune.timing import SAMPLE_SECONDS, measure, quartiles, round_of, sample
+from ...tune.timing import measure, quartiles, race_of, sample
 from .check import Reference, exact
 from .trouble import Trouble
 from .values import drawn
 
-FEWEST_ROUNDS = 4  # of a race, however busy the machine is
 COLD_SHARE = 0.3  # of a candidate's timing that goes to cold caches
 
 
@@ -145,20 +143,8 @@ def race(device, wave: Wave, identities: list, budget: float, rounds: int) -> di
 
 
 def interleaved(calls: list, takes: list, budget: float, rounds: int) -> dict:
-    """Time calls in turns, so that drift of the machine hits all alike; the order of a round rotates, so that none always follows another."""
-    chunks = [max(1, min(1000, round(SAMPLE_SECONDS / max(min(take(call, 1, None) for _ in range(3)), 1e-9)))) for call, take in zip(calls, takes)]
-    share, end = budget / max(1, len(calls)) / rounds, time.perf_counter() + 1.5 * budget
-    medians, leasts = [[] for _ in calls], [[] for _ in calls]
-    for turn in range(rounds):
-        if turn >= FEWEST_ROUNDS and time.perf_counter() > end:
-            break  # a busy machine makes every round long
-        for step in range(len(calls)):
-            index = (turn + step) % len(calls)
-            takes[index](calls[index], 1, None)  # brings its own data back into the caches
-            median, least = round_of(calls[index], chunks[index], share, takes[index])
-            medians[index].append(round(median * 1e6, 3))
-            leasts[index].append(round(least * 1e6, 3))
-    return {"median": medians, "least": leasts}
+    """Time calls in turns, to nanoseconds."""
+    return {key: [[round(us, 3) for us in row] for row in rows] for key, rows in race_of(calls, takes, budget, rounds).items()}
 
 
 def rounded(taken: dict) -> dict:
