@@ -183,9 +183,9 @@ def test_waiting_for_quiet(monkeypatch):
 def test_load_of_others():
     assert Load(0.2, 0.0).busy(2) and Load(0.0, 0.2).busy(2) and not Load(0.05, 0.0).busy(2)
     watch = Watch()
-    end = time.process_time() + 0.1
+    end = time.process_time() + 0.2
     while time.process_time() < end:
         pass  # our own work is not others'
     load = watch.stop()
     assert load is None or load.others >= 0
-    assert watch._own() - watch.own >= 0.09
+    assert watch._own() - watch.own > 0.15  # user and system time are told in ticks of 10 ms each
