@@ -8,7 +8,7 @@ import re
 from .. import algorithms, schedules
 from ..errors import EmitError
 from ..lang.program import Program
-from . import lower, plan, simt
+from . import limits, lower, plan, simt
 
 ALIGNMENT = 64
 _PLANS = {"cuda": simt.make}  # family → plan of a choice; others have vectors
@@ -30,15 +30,18 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
     made = _PLANS[target["family"]](program, choice) if target["family"] in _PLANS else plan.make(program, choice, target["lanes"]["float32"])
     planned = plan.staged_bytes(made)  # before lowering makes the batch symbolic
     family = importlib.import_module(f".{_CODE.get(target['family'], 'machine')}", __package__)
-    lowered = lower.lower(made, symbol, family.MATH)
     try:
+        lowered = lower.lower(made, symbol, family.MATH)
         run = schedules.apply(lowered.run, lowered.blocks, choice, target)
     except (RuntimeError, ValueError) as e:
         raise EmitError(f"{program.id}: TVM refuses the schedule: {_first_line(e)}") from e
     code = family.code(lowered, run, target, program, planned, directory, symbol)
+    most = limits.most_samples(lowered.shapes, code.get("launches", [])) if program.any_batch else None
+    if most is not None and most < program.dims["N"]:
+        raise EmitError(f"{described.id}: the kernel would take at most {most} samples")
     return {
         "id": program.id, "operator": program.operator,
-        "dims": {n: {"min": 1} if n == "N" and program.any_batch else v for n, v in program.dims.items()},
+        "dims": {n: {"min": 1, "max": most} if n == "N" and program.any_batch else v for n, v in program.dims.items()},
         "attributes": program.attributes, "layout": program.layout, "dtypes": {t.name: t.dtype for t in program.tensors}, "output_dtype": program.output.dtype,
         "args": lowered.args, "align": ALIGNMENT, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
         "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "hash": described.hash,

@@ -1,10 +1,13 @@
-"""Launches that no GPU takes, whatever the compiler says. Limits of grids: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"."""
+"""Sizes that no kernel takes, whatever the compiler says. Limits of grids: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"."""
 
 from __future__ import annotations
 
+import bisect
 import math
 
 from ..errors import EmitError
+from ..lang.count import INDEXABLE
+from ..runtime.sizes import evaluate
 
 _GRID = {"x": 2**31 - 1, "y": 65535, "z": 65535}  # blocks along each axis, the same for every architecture
 
@@ -19,3 +22,14 @@ def refuse(launch: dict, limits: dict) -> None:
     for axis, blocks, most in zip(_GRID, launch["grid"], _GRID.values()):
         if isinstance(blocks, int) and blocks > most:
             raise EmitError(f"{launch['symbol']}: a grid has at most {most} blocks along {axis}, got {blocks}")
+
+
+def most_samples(shapes: list, launches: list) -> int:
+    """Largest batch of a kernel that takes any: its indices are 32 bits wide, and grids are limited. Sizes are ints or expressions of N.
+
+    TVM refuses a constant that is too large for an index, but a product with the batch would wrap around.
+    """
+    sizes = [(math.prod(n for n in shape if isinstance(n, int)), [n for n in shape if not isinstance(n, int)], INDEXABLE) for shape in shapes]
+    sizes += [(1, [blocks], most) for launch in launches for blocks, most in zip(launch["grid"], _GRID.values()) if not isinstance(blocks, int)]
+    fits = lambda n: all(times * math.prod(int(evaluate(tree, {"N": n})) for tree in trees) <= most for times, trees, most in sizes)
+    return bisect.bisect_left(range(1, INDEXABLE + 1), True, key=lambda n: not fits(n))

@@ -13,6 +13,7 @@ from ..lang.ranges import interval, whole
 from ..lang.size import tree_of, value_of
 from . import border, matrix, vector_math
 from . import plan as P
+from .launches import size
 
 
 @dataclass
@@ -61,6 +62,12 @@ class Lowered:
     args: list
     prepare_args: list
     blocks: list
+
+    @property
+    def shapes(self) -> list:
+        """Of everything that one call reads, writes or keeps for itself, before loops shrink it: ints, or size expressions of an open batch."""
+        f = self.run["main"]
+        return [[size(n) for n in b.shape] for b in (*f.params, *f.body.block.alloc_buffers)]
 
 
 class _Lowering:

@@ -11,6 +11,7 @@ from . import expr as E
 from .ranges import simplify
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "uint16": 2, "int8": 1, "uint8": 1}
+INDEXABLE = 2**31 - 2**16  # elements of one tensor at most: kernels count them in 32 bits, a block of threads beyond the last one included
 _COUNTED = {"+", "-", "*", "/", "min", "max", "exp", "sigmoid", "tanh", "erf", "sqrt", "abs"}
 
 

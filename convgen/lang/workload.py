@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from functools import cached_property
+from math import prod
 
 from ..errors import ArgumentError
 from ..runtime import attributes as A
 from .batch import obstacle
 from .builder import Builder, Trace
+from .count import INDEXABLE
 from .epilogue import TENSORS, in_torch, stated
 from .operator import Prepared, check_text, traced
 from .program import Program
@@ -55,6 +57,9 @@ class Workload:
         why = obstacle(program) if self.flags.get("any_batch") else None
         if why:
             raise ArgumentError(f"{op.name}: any_batch needs a batch of independent samples, and {why}")
+        large = next((t for t in [*program.tensors, program.output] if prod(t.shape) > INDEXABLE), None)
+        if large is not None:
+            raise ArgumentError(f"{op.name}: {large.name} would have {prod(large.shape)} elements; kernels count them in 32 bits, so that at most {INDEXABLE} are possible")
         program.output.dtype = self.out_dtype
         for n, spec in op.attributes.items():
             if spec["type"] in ("str", "bool", "float"):

@@ -63,7 +63,7 @@ class Table:
         def differences(kernel: Kernel) -> list[str]:
             entry = kernel.entry
             other = {d: p for d, p in entry["dims"].items() if d in call.dims and not fits(p, call.dims[d])}
-            found = [f"{d}={p if isinstance(p, int) else 'any'}" for d, p in other.items()]
+            found = [f"{d}={p if isinstance(p, int) else _range(p)}" for d, p in other.items()]
             found += [f"{n}={v}" for n, v in kernel.attributes.items() if n in call.attributes and v != call.attributes[n]]
             if _layout(kernel) not in layouts:
                 found.append(_layout(kernel))
@@ -78,6 +78,11 @@ class Table:
 
 def _layout(kernel: Kernel) -> str:
     return kernel.entry.get("layout") or CHANNELS_FIRST
+
+
+def _range(predicate: dict) -> str:
+    """What a predicate demands, for a size that does not fit."""
+    return " ".join(f"{word} {predicate[key]}" for key, word in (("min", "from"), ("max", "up to"), ("multiple", "in multiples of")) if key in predicate)
 
 
 def _same_tensors(entry: dict, call: Resolved) -> bool:

@@ -17,6 +17,7 @@ from convgen.emit import limits, nvcc
 from convgen.errors import EmitError
 from convgen.lang import parse
 from convgen.ops import table
+from convgen.runtime.sizes import evaluate
 from convgen.tune.cases import CaseBook
 from convgen.tune.verify import verify
 from tests.emit.kernels import ROOT, complaints, job, target
@@ -116,6 +117,16 @@ def test_integer_kernels_are_rounded_step_by_step(kernels):
 def test_launches_that_no_gpu_takes_are_refused(launch, said):
     with pytest.raises(EmitError, match=f"k: .*{said}"):
         limits.refuse({"symbol": "k"} | launch, gpu()["limits"])
+
+
+@pytest.mark.parametrize("shapes, grid, most", [([[3, "N", 1000]], [1, 1, 1], 715806), ([["N", 10], [["+", ["*", "N", 2], 4], 2**20]], [1, 1, 1], 1021), ([["N"]], [1, "N", 1], 65535),
+                                                ([["N"], [7]], [["//", ["+", ["*", "N", 64], 255], 256], 3, 1], 2147418112), ([["N", 2**31]], [1, 1, 1], 0)])
+def test_largest_batch(shapes, grid, most):
+    """Indices of 32 bits, and the limits of grids."""
+    most = min(most, limits.INDEXABLE)
+    assert limits.most_samples(shapes, [{"grid": grid}]) == most
+    assert all(math.prod(evaluate(n, {"N": most}) for n in shape) <= limits.INDEXABLE for shape in shapes)
+    assert most == limits.INDEXABLE or any(math.prod(evaluate(n, {"N": most + 1}) for n in shape) > limits.INDEXABLE for shape in shapes) or evaluate(grid[1], {"N": most + 1}) > 65535
 
 
 _BUILD = """

@@ -75,6 +75,8 @@ def test_padding_is_canonical(given, canonical):
     (dict(groups=4), "conv2d: O must be divisible by groups, got O = 6, groups = 4"),
     (dict(groups=(2,)), "conv2d: groups must be an int, got"),
     (dict(H=2), "conv2d: output dimension P must be at least 1, got H = 2, KH = 3, dilation.0 = 1"),
+    (dict(H=2**15, W=2**14), "conv2d: x would have 2147483648 elements; kernels count them in 32 bits, so that at most 2147418112 are possible"),
+    (dict(padding=2**31), r"conv2d: out would have \d+ elements"),
     (dict(bias=1), "conv2d: bias states whether the tensor is given; expected True or False, got 1"),
     (dict(activation="swish"), "conv2d: activation must be one of None, 'relu'"),
     (dict(activation=[1]), "conv2d: activation must be one of None, 'relu'"),

@@ -103,6 +103,15 @@ def test_exact_before_any_batch_before_any_shape():
         find((1, 4, 8, 8), layouts=("channels_last",))
 
 
+def test_a_batch_beyond_a_kernels_indices_is_refused():
+    operator = Operator("square2d", SIGNATURES["square2d"])
+    kernels = Table({"square2d": operator}, [entry("batch", dict(N={"min": 1, "max": 5735}, C=4, H=8, W=8))])
+    find = lambda n: kernels.find(operator.resolve({"x": ((n, 4, 8, 8), "float32")}, {}), ("channels_first",), 2)
+    assert find(5735).how == "any batch"
+    with pytest.raises(NoKernel, match="nearest: batch .differs in N=from 1 up to 5735."):
+        find(5736)
+
+
 def test_formats_against_torch():
     for shape in ((2, 3, 4, 5), (1, 3, 4, 5), (2, 1, 4, 5), (2, 3, 1, 1), (2, 3, 4, 1)):
         for fmt, name in ((torch.contiguous_format, "channels_first"), (torch.channels_last, "channels_last")):
