@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""What an open batch costs: tools/any_batch.py WORKLOADS -o DATA.jsonl [--batches 1 3 8] [--tuned-at 8].
+"""What an open batch costs: tools/any_batch.py WORKLOADS -o DATA.jsonl [--batches 1 3 8] [--tuned-at 8] [--tune SECONDS].
 
 For every workload, one kernel that takes any batch (tuned at --tuned-at) is raced against kernels for exactly N samples, in interleaved rounds as
-`convgen bench` does it, each output checked. A row per kernel and batch goes to the file; the table shows the time of the exact kernel over that of the open one.
+`convgen bench` does it, each output checked; with --tune, each of these kernels is searched for so long before (those that have records are not). A row per kernel and batch goes to the file; the table shows the time of the exact kernel over that of the open one.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ def batched(workload, n: int, any_batch: bool = False):
                               "acc_dtype": workload.acc_dtype, "out_dtype": workload.out_dtype})
 
 
-def run(workloads, batches, tuned_at: int, output, target="native", threads=None, logs=None, **options) -> bench.Result:
-    """Race every workload at every batch; rows as in `bench.run`."""
+def run(workloads, batches, tuned_at: int, output, target="native", threads=None, logs=None, tune: float | None = None, **options) -> bench.Result:
+    """Race every workload at every batch; rows as in `bench.run`. tune: seconds of search for each kernel."""
     machine = convgen.targets.resolve(target)
     machine = machine.with_threads(threads) if threads else machine
+    if tune:
+        kernels = [k for w in workloads for k in (batched(w, tuned_at, True), *(batched(w, n) for n in batches))]
+        convgen.tune(kernels, machine, seconds=tune * len(kernels), logs=logs)
     with tempfile.TemporaryDirectory(prefix="convgen-any-batch-") as scratch:
         def exported(w, name):
             path = os.path.join(scratch, f"{name}.cvg")
@@ -70,13 +73,14 @@ def main(words=None) -> int:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 3, 8])
     parser.add_argument("--tuned-at", type=int, default=8)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--tune", type=float, metavar="SECONDS", help="of search for each kernel before the races")
     parser.add_argument("--seconds", type=float, help="of timing for each race")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--logs", action="append")
     options = parser.parse_args(words)
     try:
         result = run([case.workload for case in arguments.cases(options)], options.batches, options.tuned_at, options.output, threads=options.threads,
-                     seconds=options.seconds, rounds=options.rounds, logs=options.logs)
+                     seconds=options.seconds, rounds=options.rounds, logs=options.logs, tune=options.tune)
     except convgen.Error as error:
         print(f"any_batch: {error}", file=sys.stderr)
         return 2

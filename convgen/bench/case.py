@@ -64,12 +64,12 @@ def _folded(found: dict, bn) -> dict:
 class Ready:
     """A contestant ready to be timed.
 
-    call() computes once; `result(value)` turns what it returned into a numpy array of the logical output. output: "fresh" if every call allocates
+    call() computes once; `result(value)` turns what it returned into a numpy array of the logical output (None: what it computes is only a part, and is not compared). output: "fresh" if every call allocates
     its output, as PyTorch does, "own" where the library keeps one. facts: anything worth keeping beside the times.
     """
 
     call: Callable[[], Any]
-    result: Callable[[Any], np.ndarray]
+    result: Callable[[Any], np.ndarray] | None
     output: str = "fresh"
     columns: dict = field(default_factory=dict)
 

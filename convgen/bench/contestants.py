@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .groups import FUSED, group
+from .products import products
+
 OURS = "convgen"
 LAYER = "layer"  # the formulation that is a layer of torch.nn; see peers/torch.py
 
@@ -11,6 +14,8 @@ LAYER = "layer"  # the formulation that is a layer of torch.nn; see peers/torch.
 _LIBRARIES = (("onnxruntime", "convgen.bench.peers.onnxruntime:session"), ("openvino", "convgen.bench.peers.openvino:request"),
               ("ncnn", "convgen.bench.peers.ncnn:network"))
 PEERS = ("torch", "compile", *(name for name, _ in _LIBRARIES))
+PRODUCTS = "matrix products"  # prefix of those that compute a fused block's plain products only; never a peer
+PRODUCT_WAYS = ("rows first", "columns first", "packed")
 METASCHEDULE = "metaschedule"
 OPTIONAL = (METASCHEDULE,)  # take part where asked for; being tuners as convgen is, they are shown only unless asked to count
 TUNING_SECONDS = 60.0  # of search for a workload, where convgen's own search is not known
@@ -64,6 +69,9 @@ def offered(workload, peers=PEERS, counting=(), tuning_seconds: float = TUNING_S
             found.append(Contestant(name, function, name))
             if workload.layout == "channels_last" and formats and op.convolution:
                 found.append(Contestant(f"{name}, given NCHW", function, name, {"own": True}, counts=False))
+    if "torch" in peers and group(workload) == FUSED and (sizes := products(workload)):
+        for way in PRODUCT_WAYS:
+            found.append(Contestant(f"{PRODUCTS}, {way}", "convgen.bench.peers.torch:multiplied", "torch", {"sizes": sizes, "way": way}, counts=False))
     if METASCHEDULE in peers:
         found.append(Contestant("TVM MetaSchedule", "convgen.bench.peers.metaschedule:tuned", METASCHEDULE, {"seconds": tuning_seconds},
                                 METASCHEDULE in counting, tuning_seconds))

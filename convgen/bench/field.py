@@ -177,14 +177,19 @@ class Field:
         for r in self.runners:
             row = {"workload": w.id, "contestant": r.contestant.name, "ours": r.contestant.name == OURS, "counts": r.contestant.counts,
                    "ok": r.running, "kind": None if r.running else r.failure[0], "reason": None if r.running else r.failure[1], "flops": w.flops, "bytes": w.bytes,
-                   "rate": rate, "roofline_us": floor, "busy": busy, "load": load.to_json() if load else None, **conditions}
+                   "rate": rate, "roofline_us": floor and digits(floor), "busy": busy, "load": load.to_json() if load else None, **conditions}
             if r.running:
                 low, middle, high = quartiles(r.medians)
-                row |= {"median_us": middle, "spread_us": high - low, "least_us": min(r.leasts), "rounds_us": [round(v, 3) for v in r.medians], "calls": r.calls,
+                row |= {"median_us": digits(middle), "spread_us": digits(high - low), "least_us": digits(min(r.leasts)), "rounds_us": [digits(v, 4) for v in r.medians], "calls": r.calls,
                         "prepare_s": round(r.seconds, 2),
                         **{k: v for k, v in r.prepared.items() if k != "once_us"}}
             rows.append(row)
         return rows
+
+
+def digits(value: float, count: int = 6) -> float:
+    """A value with so many digits as files keep."""
+    return float(f"{value:.{count}g}")
 
 
 def library(workload, machine, path: str, logs, name: str) -> tuple[Contestant, object]:

@@ -24,7 +24,8 @@ from ..wave.device import journal
 from ..wave.device.cuda import Driver
 from ..wave.device.main import plain
 from ..wave.device.trouble import Trouble
-from .report import Result, append, read
+from . import data
+from .report import Result, read
 
 CHECK, SUITE, VISIT = "check", "suite", "visit.json"
 DATA, TABLE, PICTURE = "data.jsonl", "README.md", "ratios.svg"
@@ -123,7 +124,7 @@ class Visit:
                     rows = [] if compiled else [failed(error.kind, str(error))]
                     rows += [{**failed(error.kind, str(error)), "contestant": COMPILED, "ours": False}] if compiled else []
                 work = {"flops": workload["flops"], "bytes": workload["bytes"], "rate": 1, "roofline_us": None}
-                append(self.out / DATA, [{**conditions, **work, **self.plan[workload["id"]], **row} for row in rows])
+                data.append(self.out / DATA, [{**conditions, **work, **self.plan[workload["id"]], **row} for row in rows])
                 whole = whole and all(row["ok"] for row in rows if row["ours"])
                 print(f"{workload['id']}: " + ", ".join(f"{r['contestant']} {r['median_us']:.4g} us" if r["ok"] else f"{r['contestant']}: {r['reason']}" for r in rows), flush=True)
         finally:
@@ -164,7 +165,7 @@ def facts(device: dict, manifest: dict, dry: bool) -> dict:
     from ..wave.identity import measured_on
     from . import environment
 
-    return {"format": 2, "date": datetime.date.today().isoformat(), "threads": 1, "cold": False, "seed": 0, "busy": False, "target": measured_on(manifest["target"], device)["fingerprint"],
+    return {"format": data.FORMAT, "date": datetime.date.today().isoformat(), "threads": 1, "cold": False, "seed": 0, "busy": False, "target": measured_on(manifest["target"], device)["fingerprint"],
             "cpu": device["card"] + (" (dry run: figures mean nothing)" if dry else ""), "driver": device.get("driver"), "cuda": device.get("cuda"), "kernel": device["kernel"],
             "python": device["python"], "versions": environment.versions(), "roofline": None}
 
@@ -241,9 +242,8 @@ def main(words=None) -> int:
     from ..cli import arguments
 
     parser = argparse.ArgumentParser(prog="python -m convgen.bench.gpu", description=__doc__.partition("\n")[0])
-    arguments.add(parser, required=False)
+    arguments.add(parser, required=False, suites=True)  # without any workload: the suite spine
     parser.add_argument("--prepare", metavar="DIR", help="build what a visit needs, here")
-    parser.add_argument("--suite", action="append", default=[], help="layers of a published network (default spine)")
     parser.add_argument("--target", default="cuda:sm_90", help="CUDA target (default cuda:sm_90)")
     parser.add_argument("--count", type=int, default=8, help="candidates per workload (default 8)")
     parser.add_argument("--logs", action="append", help="folder of records; may be repeated")
@@ -280,11 +280,7 @@ def main(words=None) -> int:
 
 def _suite(options) -> list:
     from ..cli import arguments
-    from ..cli.bench import layers
-
-    cases = arguments.cases(options)
-    names = options.suite or ([] if cases else ["spine"])
-    return [*layers(names), *cases]
+    return arguments.cases(options) or arguments.layers(["spine"])
 
 
 if __name__ == "__main__":

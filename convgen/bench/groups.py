@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from ..lang import access, expr as E
 from ..lang.ranges import simplify
 
-OTHER = "other"
+OTHER, FUSED = "other", "fused blocks"
 GROUPS = ("dense 3x3, stride 1", "1x1 and strided", "few input channels", "grouped", "other dense",
           "depthwise to 13x13", "depthwise from 23x23", "depthwise, window beyond the plane", "depthwise, dilated", "other depthwise",
-          "transposed", "per-pixel kernels", "deformable", "per-sample kernels", "fused blocks", "int8", "bf16", "fp16", OTHER)
+          "transposed", "per-pixel kernels", "deformable", "per-sample kernels", FUSED, "int8", "bf16", "fp16", OTHER)
 _BY_DTYPE = {"int8": "int8", "uint8": "int8", "bfloat16": "bf16", "float16": "fp16"}
 _FEW = 4  # input channels of a network's first layer
 _SMALL, _LARGE = 13, 23  # depthwise windows up to, and from
@@ -27,15 +27,12 @@ def group(workload) -> str:
     for t in program.tensors:
         if t.dtype in _BY_DTYPE:
             return _BY_DTYPE[t.dtype]
-    positions = _positions(program)
-    contractions = [c for s in program.run_stages if (c := _contraction(program, s, positions))]
-    kernel_side = _upstream(program, [load for c in contractions for load in c.kernels])
-    contractions = [c for c in contractions if c.stage.name not in kernel_side]
-    if len(contractions) + _statistics(program, contractions, kernel_side) > 1:
-        return "fused blocks"
-    if not contractions:
+    found = contractions(program)
+    if len(found) + _statistics(program, found, _kernel_side(program, found)) > 1:
+        return FUSED
+    if not found:
         return OTHER
-    (one,) = contractions
+    (one,) = found
     if any(_gathers(program, s) for s in program.run_stages):
         return "deformable"
     constant = {t.name for t in program.tensors if t.kind == "param"} | {s.name for s in program.bind_stages}
@@ -48,8 +45,21 @@ def group(workload) -> str:
     return _plain(program, one)
 
 
+def contractions(program) -> list["Contraction"]:
+    """The sums of products that a call does with data, those left out that make kernels."""
+    positions = _positions(program)
+    found = [c for s in program.run_stages if (c := _contraction(program, s, positions))]
+    made = _kernel_side(program, found)
+    return [c for c in found if c.stage.name not in made]
+
+
+def _kernel_side(program, found) -> set:
+    """Names of all that kernels are made of."""
+    return _upstream(program, [load for c in found for load in c.kernels])
+
+
 @dataclass
-class _Contraction:
+class Contraction:
     """A sum of products of data (read around positions) and kernels (the other factors that are summed over)."""
 
     stage: object
@@ -81,7 +91,7 @@ def _positions(program) -> dict:
     return found
 
 
-def _contraction(program, stage, positions) -> _Contraction | None:
+def _contraction(program, stage, positions) -> Contraction | None:
     here = {stage.axes[d].name for d in positions.get(stage.name, ())}
     reduced = {a.name for a in stage.reduce}
     if stage.combiner != "sum" or not here:
@@ -90,7 +100,7 @@ def _contraction(program, stage, positions) -> _Contraction | None:
     mixed = [load for load in outer if any(_uses(i, here) and _uses(i, reduced) for i in load.args)]
     data = mixed or [load for load in outer if _uses(load, here)]
     kernels = [load for load in outer if all(load is not d for d in data)]
-    return _Contraction(stage, here, data[0], kernels) if data and kernels else None
+    return Contraction(stage, here, data[0], kernels) if data and kernels else None
 
 
 def _upstream(program, loads) -> set:
@@ -117,7 +127,7 @@ def _gathers(program, stage) -> bool:
     return any(inner.data[0] not in constant for load in stage.body.loads() for index in load.args for inner in index.loads())
 
 
-def _plain(program, one: _Contraction) -> str:
+def _plain(program, one: Contraction) -> str:
     """Of a contraction of data with a kernel that all positions and samples share."""
     extents = access.extents(one.stage)
     source = program.tensor(one.data.data[0]) or program.stage(one.data.data[0])

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Callable, Sequence
 
 from ..errors import ArgumentError
-from . import environment
+from . import data, environment
 from .contestants import METASCHEDULE, OPTIONAL, PEERS, TUNING_SECONDS, offered
 from .field import Field, library
 from .groups import group
-from .report import Result, append, keep_whole
+from .report import Result
 from .stage import Stage
 
 SECONDS = 8.0  # for each workload, shared by its contestants
 ROUNDS = 15
-FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
     same = {"threads": machine.threads, "cold": cold, "seed": seed, "target": machine.fingerprint}
     earlier = _earlier(output, same, entries) if resume else {}
     roof = environment.roofline(machine.threads)
-    conditions = {"format": FORMAT, "date": datetime.date.today().isoformat(), **same, **environment.facts(), "roofline": roof.to_json() if roof else None}
+    conditions = {"format": data.FORMAT, "date": datetime.date.today().isoformat(), **same, **environment.facts(), "roofline": roof.to_json() if roof else None}
     result = Result(plan=[entry.plan() for entry in entries])
     with stage or Stage(machine.threads) as stage, tempfile.TemporaryDirectory(prefix="convgen-bench-") as scratch:
         try:
@@ -90,7 +89,7 @@ def run(workloads: Sequence, target="native", threads: int | None = None, second
                 rows = contest.rows(conditions | entry.plan(), load, roof, cold)
                 result.rows += rows
                 if output is not None:
-                    append(output, rows)
+                    data.append(output, rows)
         except KeyboardInterrupt:
             result.interrupted = True
     return result
@@ -118,11 +117,11 @@ def _searched(workload, machine, logs) -> float:
 
 
 def _earlier(path, same: dict, entries) -> dict[str, list]:
-    """Workload id → the rows that a file already holds of it under the same conditions; rows that an interruption left incomplete are removed from the file."""
+    """Workload id → the rows that a file already holds of it under the same conditions; a race that an interruption cut off is removed from the file."""
     if not os.path.exists(path):
         return {}
     wanted, found = {e.workload.id: e for e in entries}, {}
-    for row in keep_whole(path).rows:
+    for row in data.keep_whole(path):
         entry = wanted.get(row["workload"])
         if entry is not None and all(row.get(name) == value for name, value in same.items()):
             found.setdefault(row["workload"], []).append(row | entry.plan())

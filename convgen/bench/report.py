@@ -1,18 +1,19 @@
-"""Results of races: rows as JSON lines, and the figures that follow from them. Text and pictures are made of these in `tables` and `plot`."""
+"""Results of races: rows, and the figures that follow from them. Text and pictures are made of these in `tables` and `plot`."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import statistics
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from ..errors import ArgumentError
-from . import efficiency, memory
-from .groups import GROUPS, OTHER
+from . import data, efficiency, memory
+from .contestants import PRODUCTS
+from .groups import FUSED, GROUPS, OTHER
 from .roofline import Roofline
 
+APART = "apart"  # how layers are called that stand for a group outside the networks' suites
+REMOVED, NEAR = 0.7, 0.15  # what fused blocks are to remove; how near a workload apart is to be to its group's median
 P = (0.5, 1.0, 1.5, 2.0, 3.0)
 FAILED_RATIO = 0.5  # what a workload counts that convgen could not compute, or that was left out: leaving it out of the mean would flatter
 
@@ -61,6 +62,26 @@ class Race:
     def torch(self) -> dict | None:
         """The fastest PyTorch row."""
         return next((r for r in self.peers if r["contestant"].startswith("torch")), None)
+
+    @property
+    def products(self) -> dict | None:
+        """The fastest row of the block's plain products alone, None where it has none."""
+        return min((r for r in self.rows if r["ok"] and r["contestant"].startswith(PRODUCTS)), key=lambda r: r["median_us"], default=None)
+
+    @property
+    def removed(self) -> float | None:
+        """Of a fused block: the share of the best peer's time outside the plain products that convgen removes, (t_peer - t_convgen) / (t_peer - t_products).
+
+        A block without products counts all of its time. None for other workloads, where ours failed or there is no peer, and where the products alone took the
+        peer's time.
+        """
+        outside = self.best["median_us"] - (self.products["median_us"] if self.products else 0.0) if self.group == FUSED and self.ours and self.best else 0.0
+        return (self.best["median_us"] - self.ours["median_us"]) / outside if outside > 0 and self.ours["ok"] else None
+
+    @property
+    def apart(self) -> bool:
+        """Whether it stands for its group outside the networks: its layer is named so."""
+        return (self.rows[0].get("layer") or "").startswith(APART)
 
     @property
     def fraction(self) -> float | None:
@@ -179,6 +200,19 @@ class Result:
         return {"layers": count, "missing": sum(n for _, n in layers) + left_out - count, "ideal": efficiency.ideal([r.ours["flops"] * n / r.ours.get("rate", 1) for r, n in timed], roof.gflops * 1e9),
                 "waterline": total(lambda r: r.ours["roofline_us"]), "convgen": total(lambda r: r.ours["median_us"]), "best peers": total(lambda r: r.best["median_us"])}
 
+    def fused(self) -> list[tuple[str, float]]:
+        """(workload, Race.removed) of every fused block that has the figure, least first."""
+        return sorted(((r.workload, r.removed) for r in self.races if r.removed is not None), key=lambda pair: pair[1])
+
+    def apart(self) -> list[tuple[str, str, float, float]]:
+        """(group, workload, its ratio, median ratio of the group's other workloads) of each workload that stands outside the networks."""
+        found = []
+        for race in self.races:
+            others = [r.ratio for r in self.races if r.group == race.group and not r.apart and r.ratio is not None]
+            if race.apart and race.ratio is not None and others:
+                found.append((race.group, race.workload, race.ratio, statistics.median(others)))
+        return found
+
     def greedy(self) -> list[tuple[str, list[str]]]:
         """(workload, what exceeds its bar) where a call or its prepared parameters take more memory than they may."""
         return [(race.workload, found) for race in self.races if race.memory and (found := memory.excess(race.memory))]
@@ -188,6 +222,8 @@ class Result:
         return {"workloads": len(self.races) + len(self.left_out), "geometric_mean": self.geometric_mean,
                 "geometric_mean_torch": mean([v for r in self.races if (v := r.over(r.torch)) is not None]), "below_1": share([v < 1 for v in self.ratios]),
                 "fast_p": {str(p): part for p, part in self.fast_p().items()}, "groups": {g.name: g.to_json() for g in self.groups()}, "networks": self.networks(),
+                "fused": [{"workload": w, "removed": part} for w, part in self.fused()],
+                "apart": [{"group": g, "workload": w, "ratio": ratio, "median": middle} for g, w, ratio, middle in self.apart()],
                 "memory": [{"workload": w, "excess": found} for w, found in self.greedy()], "failed": sum(not r["ok"] for r in self.rows if r["ours"]),
                 "left_out": len(self.left_out), "busy": sum(bool(race.rows[0].get("busy")) for race in self.races), "interrupted": self.interrupted}
 
@@ -214,35 +250,6 @@ def share(flags) -> float | None:
     return sum(flags) / len(flags) if flags else None
 
 
-def append(path: str | os.PathLike, rows: list[dict]) -> None:
-    """Add rows to a file of JSON lines."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
 def read(path: str | os.PathLike) -> Result:
-    """The Result of a file of JSON lines. Raises ArgumentError naming a line that is none."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return Result([_row(path, number, line) for number, line in enumerate(lines, 1) if line.strip()])
-
-
-def keep_whole(path: str | os.PathLike) -> Result:
-    """As `read`; a last line that an interruption cut off is removed from the file, with the other rows of its workload. Raises ArgumentError."""
-    text = Path(path).read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        lines = text.splitlines()[:-1]
-        rows = [_row(path, number, line) for number, line in enumerate(lines, 1)]
-        whole = [line for line, row in zip(lines, rows) if row["workload"] != rows[-1]["workload"]]
-        fresh = Path(f"{os.fspath(path)}.new")
-        fresh.write_text("".join(line + "\n" for line in whole), encoding="utf-8")
-        fresh.replace(path)
-    return read(path)
-
-
-def _row(path, number: int, line: str) -> dict:
-    try:
-        row = json.loads(line)
-        row["workload"], row["contestant"], row["ours"], row["ok"]
-    except (ValueError, KeyError, TypeError):
-        raise ArgumentError(f"{path}, line {number}: it is no row of a bench") from None
-    return row
+    """The Result of a file. Raises ArgumentError naming a line that is none of such a file."""
+    return Result(data.read(path))

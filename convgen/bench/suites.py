@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError
 
+ALL = "all"  # every layer of every suite that computes in float32 throughout
 _FOLDER = Path(__file__).with_name("suites")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
+
 from . import memory
-from .report import P, Race, Result
+from .report import NEAR, P, REMOVED, Race, Result, share
 
 
 def overview(result: Result) -> str:
@@ -30,7 +32,7 @@ def details(result: Result) -> str:
         lines.append(race.workload + (f"  ({race.rows[0]['layer']})" if race.rows[0].get("layer") else ""))
         ok = sorted((r for r in race.rows if r["ok"]), key=lambda r: r["median_us"])
         body = [["  " + r["contestant"] + ("" if r["counts"] else " (shown only)"), us(r["median_us"]), f"± {us(r['spread_us'])}",
-                 f"{r['prepare_s']:.1f}" if "prepare_s" in r else "", f"{r['error']:.1e}"] for r in ok]
+                 f"{r['prepare_s']:.1f}" if "prepare_s" in r else "", "a part of it" if r["error"] is None else f"{r['error']:.1e}"] for r in ok]
         body += [["  " + r["contestant"], "–", "", "", f"{r['kind']}: {r['reason']}"] for r in race.rows if not r["ok"]]
         lines.append(table(body, ["  contestant", "µs", "spread", "prepared in s", "error or reason"]))
     return "\n".join(lines)
@@ -72,6 +74,13 @@ def _closing(result: Result) -> list[str]:
             lines.append(f"{name}: {net['layers']} layers one after another, ms: ideal {ms(net['ideal'])}, waterline {ms(net['waterline'])}, convgen {ms(net['convgen'])}, "
                          f"the best peer of each {ms(net['best peers'])}; efficiency {net['ideal'] / net['convgen']:.0%} of at most {net['ideal'] / net['waterline']:.0%}"
                          + (f"; without {net['missing']} layers that have no times" if net["missing"] else ""))
+    if fused := result.fused():
+        shares, (least, worst) = [part for _, part in fused], (fused[0][1], fused[0][0])
+        lines.append(f"fused blocks remove of the best peer's time outside their matrix products: {percent(statistics.median(shares))} in the median of {len(shares)}, at least "
+                     f"{percent(least)} ({worst}); {REMOVED:.0%} or more: {percent(share([part >= REMOVED for part in shares]))} of them")
+    for group, workload, ratio, middle in result.apart():
+        lines.append(f"outside the networks: {workload}: {times(ratio)}, {ratio / middle - 1:+.0%} from the median of {group} ({times(middle)})"
+                     + ("" if abs(ratio / middle - 1) <= NEAR else f": beyond {NEAR:.0%}"))
     if any(race.memory for race in result.races):
         lines.append(f"memory: a call may hold {memory.CALL:g} times its inputs and output, prepared parameters be {memory.PREPARED:g} times as large; exceeded by "
                      + ("; ".join(f"{w} ({', '.join(found)})" for w, found in result.greedy()) or "none"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterable
 
@@ -20,21 +20,25 @@ tuned at 8; several numbers are written 3x3, paddings before and after 0_1x0_1."
 
 @dataclass(frozen=True)
 class Case:
-    """One workload with the layer name (or None) and the number of times that a network uses it."""
+    """One workload with the layer name (or None), the number of times that a network uses it, and the suite it stands in (or None)."""
 
     workload: Any
     name: str | None = None
     count: int = 1
+    suite: str | None = None
 
 
-def add(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """The arguments that name workloads."""
+def add(parser: argparse.ArgumentParser, required: bool = True, suites: bool = False) -> None:
+    """The arguments that name workloads; suites: those of published networks, too."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = HELP
     parser.add_argument("words", nargs="*", metavar="WORKLOADS", help="ids, or OP DIM=VALUE ...")
     parser.add_argument("-f", "--file", action="append", default=[], help="file of workload ids, one per line; may be repeated")
     parser.add_argument("--operator", action="append", default=[], metavar="REF",
                         help="an own operator that ids mention, as pkg.mod:op or path/my_ops.py:op; may be repeated")
+    if suites:
+        parser.add_argument("--suite", action="append", default=[], metavar="NAME",
+                            help="layers of a published network, or `all` of those in float32; `convgen bench --suite list` names them; may be repeated")
     parser.set_defaults(workloads_required=required)
 
 
@@ -42,7 +46,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
     """Every workload that the arguments name, in order. Raises ArgumentError."""
     from .. import references
     own = {op.name: op for op in map(references.find, options.operator)}
-    found = [case for path in options.file for case in read(path, own)]
+    found = layers(getattr(options, "suite", ())) + [case for path in options.file for case in read(path, own)]
     words = list(options.words)
     while words:
         word = words.pop(0)
@@ -58,6 +62,16 @@ def cases(options: argparse.Namespace) -> list[Case]:
         found += [Case(workload(op, settings))] if settings else [Case(w) for w in _published(op)]
     if not found and options.workloads_required:
         raise ArgumentError("no workload given: write OP DIM=VALUE ..., an id, or -f FILE")
+    return found
+
+
+def layers(names: Iterable[str]) -> list[Case]:
+    """The layers of suites in order, each with the suite it stands in. Raises ArgumentError for a name that none has."""
+    from ..bench import suites
+    found = []
+    for name in names:
+        every = [replace(case, suite=own) for own in (suites.names() if name == suites.ALL else [name]) for case in read(suites.path(own))]
+        found += [case for case in every if name != suites.ALL or all(t.dtype == "float32" for t in case.workload.program.tensors)]
     return found
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass
-from typing import Any
 
 from ..errors import ArgumentError
 from . import arguments
@@ -15,20 +13,9 @@ _PEERS = "torch, compile, onnxruntime, openvino, ncnn"
 _TUNER = "metaschedule"
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """A line of a suite."""
-
-    workload: Any
-    name: str | None
-    count: int
-    suite: str
-
-
 def add(verbs) -> None:
     parser = common(verbs.add_parser("bench", help="race kernels against PyTorch and other peers on this machine"), _bench)
-    arguments.add(parser, required=False)
-    parser.add_argument("--suite", action="append", default=[], metavar="NAME", help="layers of a published network; `list` names them; may be repeated")
+    arguments.add(parser, required=False, suites=True)
     parser.add_argument("--target", default="native", help="see `convgen targets` (default native)")
     parser.add_argument("--threads", type=int, help="threads for every contestant (default: those usable here)")
     parser.add_argument("--seconds", type=float, help="timing for each workload, shared by all contestants; preparing them comes on top (default 8)")
@@ -48,19 +35,14 @@ def add(verbs) -> None:
     parser.add_argument("--plot", metavar="FILE.svg", help="draw the ratios by groups, and the networks' efficiency gaps")
 
 
-def layers(names) -> list:
-    """The layers of suites in order, each with the suite it stands in."""
-    from ..bench import suites
-    return [_Layer(case.workload, case.name, case.count, name) for name in names for case in arguments.read(suites.path(name))]
-
-
 def _bench(options) -> int:
     from .. import bench
     from ..bench import race, suites
     if "list" in options.suite:
-        show(options, suites.names(), "\n".join(suites.names()))
+        names = [suites.ALL, *suites.names()]
+        show(options, names, "\n".join(names))
         return 0
-    cases = layers(options.suite) + arguments.cases(options)
+    cases = arguments.cases(options)
     if options.read:
         return _report(options, dataclasses.replace(bench.read(options.read), plan=[entry.plan() for entry in race.merged(cases)]))
     if options.overhead:

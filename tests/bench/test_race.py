@@ -146,7 +146,7 @@ def test_resuming(stage, workload, tmp_path):
     both = run([workload, races.Entry(other, "layer", 3)], resume=True)
     assert both.rows[:2] == before and len(both.races) == 2 and not both.left_out and f"[1/2] {workload.id}: in {path}" in told
     assert bench.read(path).rows == both.rows
-    path.write_text(path.read_text()[:-30])  # the last row of the second workload
+    path.write_text(path.read_text()[:-30])  # in the line of the second workload
     again = run([workload, races.Entry(other, "layer", 3)], resume=True)
     assert len(bench.read(path).rows) == 4 and again.rows[:2] == before and again.rows[2]["count"] == 3
     assert run([workload], resume=True, cold=True).rows[0]["cold"] and len(bench.read(path).rows) == 6

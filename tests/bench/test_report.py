@@ -1,6 +1,7 @@
 """Reports from rows: ratios, fast_p, network sums, tables, files, pictures, the command line."""
 
 import json
+import tempfile
 from xml.etree import ElementTree
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 from convgen import bench
 from convgen.bench import efficiency, suites
 from convgen.bench.groups import GROUPS
-from convgen.bench.report import Result, append
+from convgen.bench.data import append, keep_whole
+from convgen.bench.report import Result
 from convgen.bench.roofline import Roofline, measure
 from convgen.cli import main
+from convgen.cli.arguments import layers as layers_of
 from convgen.cli.arguments import read
 from convgen.errors import ArgumentError
 
@@ -96,13 +99,65 @@ def test_table_names_failures_and_doubts(result):
 
 
 def test_files(result, tmp_path):
+    """What rows share stands once, and reading gives back the very rows."""
     path = tmp_path / "data.jsonl"
+    result.rows[1] |= {"memory": {"border": 7}, "load": None}
     append(path, result.rows[:3])
     append(path, result.rows[3:])
     assert bench.read(path).rows == result.rows
-    path.write_text(path.read_text() + '{"workload": "torn')
-    with pytest.raises(ArgumentError, match="line 9: it is no row"):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("workload") for line in lines] == [None, "a", "b", "c"] and len({line["run"] for line in lines}) == 1
+    assert path.read_text().count("a machine") == 1 and "cpu" in lines[0] and lines[1]["count"] == 3 and "count" not in lines[1]["rows"][0]
+    append(path, [row("a", "convgen", 90.0, date="2030-01-02")])
+    assert [len(line.get("rows", ())) for line in map(json.loads, path.read_text().splitlines())] == [0, 3, 3, 2, 0, 1]
+    assert bench.read(path).rows[-1] == row("a", "convgen", 90.0, date="2030-01-02") and len(bench.read(path).races) == 4
+    whole = path.read_text()
+    path.write_text(whole + '{"run": "torn')
+    with pytest.raises(ArgumentError, match="line 7: it is no line of a bench"):
         bench.read(path)
+    assert keep_whole(path) == bench.read(path).rows and path.read_text() == whole
+    for strange in ("[]", "7", '{"run": "unknown", "workload": "a", "rows": [{}]}', '{"workload": "a"}'):
+        path.write_text(strange + "\n")
+        with pytest.raises(ArgumentError, match="line 1: it is no line of a bench"):
+            bench.read(path)
+    path.write_text("a letter\nto somebody")
+    with pytest.raises(ArgumentError):
+        keep_whole(path)
+    assert path.read_text() == "a letter\nto somebody"
+
+
+named = st.dictionaries(st.sampled_from(["cpu", "date", "threads", "kind", "count", "facts", "median_us"]), st.none() | st.integers(0, 2) | st.lists(st.floats(0, 1), max_size=2), max_size=6)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), named), max_size=8))
+def test_any_rows_come_back(parts):
+    rows = [{"workload": w, "contestant": f"{n}", "ours": n == 0, "ok": True, **more} for n, (w, more) in enumerate(parts)]
+    with tempfile.TemporaryDirectory() as folder:
+        append(f"{folder}/data.jsonl", rows[:3])
+        append(f"{folder}/data.jsonl", rows[3:])
+        assert bench.read(f"{folder}/data.jsonl").rows == rows
+
+
+def test_fused_blocks(result):
+    """Of 400 us of the best peer 100 are products; ours takes 100: all that can be saved is saved. A block without products counts whole."""
+    rows = [row("a", "convgen", 100.0), row("a", "torch one", 400.0), row("a", "matrix products, packed", 100.0, counts=False, error=None),
+            row("a", "matrix products, rows first", 150.0, counts=False, error=None), row("b", "convgen", 100.0), row("b", "torch one", 125.0),
+            row("c", "convgen", 10.0), row("c", "torch one", 90.0), row("c", "matrix products, packed", 91.0, counts=False, error=None), row("d", "convgen", None), row("d", "torch one", 9.0)]
+    blocks = Result([r | {"group": "fused blocks"} for r in rows])
+    assert blocks.fused() == [("b", pytest.approx(0.2)), ("a", pytest.approx(1.0))] and blocks.races[0].best["contestant"] == "torch one"
+    assert blocks.summary()["fused"] == [{"workload": "b", "removed": pytest.approx(0.2)}, {"workload": "a", "removed": pytest.approx(1.0)}]
+    assert "60% in the median of 2, at least 20% (b); 70% or more: 50% of them" in str(blocks) and "a part of it" in blocks.details()
+    assert not result.fused() and "fused blocks" not in str(result)
+
+
+def test_workloads_outside_the_networks(result):
+    rows = [row(w, who, us * scale, group="int8", layer=layer) for w, layer, scale in (("a", "x", 1), ("b", "y", 2), ("c", "z", 3), ("d", "apart: near", 2.2), ("e", "apart: far", 1.6))
+            for who, us in (("convgen", 10.0 / scale), ("ncnn", 10.0))]
+    apart = Result(rows)
+    assert [(g, w, pytest.approx(ratio), pytest.approx(middle)) for g, w, ratio, middle in apart.apart()] == [("int8", "d", 2.2 ** 1, 2.0), ("int8", "e", 1.6, 2.0)]
+    text = str(apart)
+    assert "outside the networks: d: 2.20, +10% from the median of int8 (2.00)\n" in text and "e: 1.60, -20% from the median of int8 (2.00): beyond 15%" in text
+    assert apart.summary()["apart"][1]["workload"] == "e" and "outside" not in str(result)
 
 
 def test_picture(result, tmp_path):
@@ -141,7 +196,7 @@ def test_command_line(result, tmp_path, capsys):
     assert main(["bench", "--read", str(tmp_path / "data.jsonl"), "--suite", "im2win12", "--json"]) == 1
     summary = json.loads(capsys.readouterr().out)["summary"]
     assert (summary["workloads"], summary["left_out"], summary["groups"]["dense 3x3, stride 1"]["left_out"]) == (15, 12, 6)
-    assert main(["bench", "--suite", "list"]) == 0 and "spine" in capsys.readouterr().out.split()
+    assert main(["bench", "--suite", "list"]) == 0 and {"all", "spine"} <= set(capsys.readouterr().out.split())
     for words, message in ((["--suite", "vgg"], "unknown suite 'vgg'"), ([], "no workload given"), (["conv1d", "--peers", "torch,tf"], "peers are")):
         assert main(["bench", *words]) == 2
         assert message in capsys.readouterr().err
@@ -149,6 +204,15 @@ def test_command_line(result, tmp_path, capsys):
 
 LAYERS = {"resnet50": 53, "mobilenetv2": 52, "convnext_t": 58, "replknet31b": 130, "unireplknet_t": 86, "inceptionnext_t": 58, "van_b1": 84, "im2win12": 12, "spine": 9, "dynamic": 43,
           "batch8": 11, "blocks": 90, "variants": 12, "groups": 56, "lowprecision": 116}
+
+
+def test_all_suites():
+    """Each layer in float32 of each suite, with the suite it stands in."""
+    every = layers_of(["all"])
+    assert len(every) == sum(len(read(suites.path(name))) for name in LAYERS if name != "lowprecision")
+    assert {case.suite for case in every} == set(LAYERS) - {"lowprecision"} and layers_of(["spine"])[0].suite == "spine"
+    with pytest.raises(ArgumentError, match="unknown suite 'every'"):
+        layers_of(["every"])
 
 
 def test_every_suite_is_known():

@@ -7,6 +7,10 @@ import pytest
 
 import convgen.tune.search
 from convgen import paths
+from convgen.schedules import space
+from convgen.targets import resolve
+from convgen.tune.identity import description_hash
+from convgen.tune.records import append
 from convgen.tune.result import Row, TuneResult
 
 ID = "conv2d:n1,c8,o4,h9,w7,k3x3:f32.f32.f32:nchw"
@@ -36,6 +40,29 @@ def test_arguments_arrive(run, search, tmp_path):
     assert [w.id for w in workloads] == [ID] * 3
     assert (target.name, target.threads) == ("x86:avx2", 3)
     assert {k: options[k] for k in ("seconds", "trials", "logs", "retune", "seed")} == {"seconds": 1.5, "trials": 7, "logs": ["a", "b"], "retune": True, "seed": 0}
+
+
+def test_suites(run, search):
+    assert run("tune", "--suite", "im2win12", ID, "--quiet").code == 0
+    ((workloads, _, _),) = search
+    assert len(workloads) == 13 and workloads[-1].id == ID
+
+
+def test_only_new_ones(run, search, tmp_path):
+    """What was tuned to the end for the very target, its threads included, is left out."""
+    w, other = convgen.workload(ID), ID.replace("h9", "h8")
+    for threads, final in ((2, True), (1, False)):
+        target = resolve("x86:avx512").with_threads(threads).to_json()
+        space_of = space(w.description, target)
+        append(tmp_path / "logs" / "x86" / "conv2d.jsonl", {
+            "format": 1, "operator": "conv2d", "workload": ID, "description": description_hash(w.description), "target": target["fingerprint"], "family": "x86", "isa": target["isa"],
+            "microarchitecture": target["microarchitecture"], "threads": threads, "space": space_of.version, "choice": space_of.default(), "kind": "ok", "median_us": 1.0, "spread_us": 0.1,
+            "repeats": 9, "verified": "EFG", "final": final})
+    words = ("tune", ID, other, "--new", "--target", "x86:avx512", "--logs", tmp_path / "logs")
+    assert "1 workloads were tuned before, 1 are left" in run(*words, "--threads", 2).out
+    assert run(*words[:2], *words[3:], "--threads", 2).code == 0 and len(search) == 1
+    run(*words, "--threads", 1)
+    assert [[v.id for v in workloads] for workloads, *_ in search] == [[other], [ID, other]]
 
 
 @pytest.mark.parametrize("seed, code", [(0, 0), (1, 1), (2, 130)])

@@ -119,3 +119,27 @@ def compiled(case: Case, form: str, frozen: bool = False, other: bool = False) -
     with torch.inference_mode():
         call(*inputs)
     return Ready(lambda: call(*inputs), numpy_of)
+
+
+def multiplied(case: Case, sizes, way: str) -> Ready:
+    """Plain matrix products of the given sizes (rows, summed, columns), one after the other: no result of the workload, but a part of its work.
+
+    way: "rows first" and "columns first" are the memory orders of data and results, "packed" has the weights repacked ahead by MKL, as torch.compile does with frozen ones.
+    """
+    torch.set_num_threads(case.threads)
+    calls = [_product(way, *size) for size in sizes]
+    return Ready(lambda: [call() for call in calls], None)
+
+
+def _product(way: str, rows: int, summed: int, columns: int):
+    random = torch.Generator().manual_seed(rows)
+    x, w = torch.randn(rows, summed, generator=random), torch.randn(columns, summed, generator=random)
+    if way == "rows first":
+        return lambda: nn.functional.linear(x, w)
+    if way == "columns first":
+        flat = x.t().contiguous()
+        return lambda: torch.mm(w, flat)
+    if not torch.backends.mkl.is_available():
+        raise NotOffered("this PyTorch has no MKL")
+    packed = torch.ops.mkl._mkl_reorder_linear_weight(w, rows)
+    return lambda: torch.ops.mkl._mkl_linear(x, packed, w, None, rows)
