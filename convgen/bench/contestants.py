@@ -16,7 +16,7 @@ _LIBRARIES = (("onnxruntime", "convgen.bench.peers.onnxruntime:session"), ("open
 PEERS = ("torch", "compile", *(name for name, _ in _LIBRARIES))
 PRODUCTS = "matrix products"  # prefix of those that compute a fused block's plain products only; never a peer
 PRODUCT_WAYS = ("rows first", "columns first", "packed")
-METASCHEDULE = "metaschedule"
+METASCHEDULE, METASCHEDULE_NAME = "metaschedule", "TVM MetaSchedule"
 OPTIONAL = (METASCHEDULE,)  # take part where asked for; being tuners as convgen is, they are shown only unless asked to count
 TUNING_SECONDS = 60.0  # of search for a workload, where convgen's own search is not known
 
@@ -73,7 +73,7 @@ def offered(workload, peers=PEERS, counting=(), tuning_seconds: float = TUNING_S
         for way in PRODUCT_WAYS:
             found.append(Contestant(f"{PRODUCTS}, {way}", "convgen.bench.peers.torch:multiplied", "torch", {"sizes": sizes, "way": way}, counts=False))
     if METASCHEDULE in peers:
-        found.append(Contestant("TVM MetaSchedule", "convgen.bench.peers.metaschedule:tuned", METASCHEDULE, {"seconds": tuning_seconds},
+        found.append(Contestant(METASCHEDULE_NAME, "convgen.bench.peers.metaschedule:tuned", METASCHEDULE, {"seconds": tuning_seconds},
                                 METASCHEDULE in counting, tuning_seconds))
     return found
 

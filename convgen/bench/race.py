@@ -12,7 +12,8 @@ from ..errors import ArgumentError
 from . import data, environment
 from .contestants import METASCHEDULE, OPTIONAL, PEERS, TUNING_SECONDS, offered
 from .field import Field, library
-from .groups import group
+from .groups import FUSED, group
+from .products import products
 from .report import Result
 from .stage import Stage
 
@@ -31,7 +32,9 @@ class Entry:
 
     def plan(self) -> dict:
         """What reports must know of it before it is raced."""
-        return {"workload": self.workload.id, "group": group(self.workload), "layer": self.name, "count": self.count, "suites": self.suites}
+        kind = group(self.workload)
+        more = {"products": len(products(self.workload))} if kind == FUSED else {}
+        return {"workload": self.workload.id, "group": kind, "layer": self.name, "count": self.count, "suites": self.suites, **more}
 
 
 def run(workloads: Sequence, target="native", threads: int | None = None, seconds: float | None = None, logs=None, *, peers: Sequence[str] | None = None,

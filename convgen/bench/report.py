@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from . import data, efficiency, memory
 from .contestants import PRODUCTS
-from .groups import FUSED, GROUPS, OTHER
+from .groups import GROUPS, OTHER
 from .roofline import Roofline
 
 APART = "apart"  # how layers are called that stand for a group outside the networks' suites
@@ -72,11 +72,14 @@ class Race:
     def removed(self) -> float | None:
         """Of a fused block: the share of the best peer's time outside the plain products that convgen removes, (t_peer - t_convgen) / (t_peer - t_products).
 
-        A block without products counts all of its time. None for other workloads, where ours failed or there is no peer, and where the products alone took the
-        peer's time.
+        A block without products counts all of its time. None for other workloads, where ours failed, where there is no peer or no time of the products, and where
+        the products alone took the peer's time.
         """
-        outside = self.best["median_us"] - (self.products["median_us"] if self.products else 0.0) if self.group == FUSED and self.ours and self.best else 0.0
-        return (self.best["median_us"] - self.ours["median_us"]) / outside if outside > 0 and self.ours["ok"] else None
+        known = self.rows[0].get("products")  # how many there are
+        if known is None or (known and not self.products) or not self.best or not self.ours or not self.ours["ok"]:
+            return None
+        outside = self.best["median_us"] - (self.products["median_us"] if known else 0.0)
+        return (self.best["median_us"] - self.ours["median_us"]) / outside if outside > 0 else None
 
     @property
     def apart(self) -> bool:

@@ -143,7 +143,9 @@ def test_fused_blocks(result):
     rows = [row("a", "convgen", 100.0), row("a", "torch one", 400.0), row("a", "matrix products, packed", 100.0, counts=False, error=None),
             row("a", "matrix products, rows first", 150.0, counts=False, error=None), row("b", "convgen", 100.0), row("b", "torch one", 125.0),
             row("c", "convgen", 10.0), row("c", "torch one", 90.0), row("c", "matrix products, packed", 91.0, counts=False, error=None), row("d", "convgen", None), row("d", "torch one", 9.0)]
-    blocks = Result([r | {"group": "fused blocks"} for r in rows])
+    known = {"a": 2, "b": 0, "c": 1, "d": 1, "e": 1}
+    rows += [row("e", "convgen", 10.0), row("e", "torch one", 90.0)]  # its products were not timed
+    blocks = Result([r | {"group": "fused blocks", "products": known[r["workload"]]} for r in rows])
     assert blocks.fused() == [("b", pytest.approx(0.2)), ("a", pytest.approx(1.0))] and blocks.races[0].best["contestant"] == "torch one"
     assert blocks.summary()["fused"] == [{"workload": "b", "removed": pytest.approx(0.2)}, {"workload": "a", "removed": pytest.approx(1.0)}]
     assert "60% in the median of 2, at least 20% (b); 70% or more: 50% of them" in str(blocks) and "a part of it" in blocks.details()
@@ -169,10 +171,10 @@ def test_picture(result, tmp_path):
 
 
 def test_picture_of_many(tmp_path):
-    """150 rows keep a line each: every workload, its peer, group and network is text in the picture, no two on the same line."""
+    """330 rows keep a line each: every workload, its peer, group and network is text in the picture, no two on the same line."""
     pytest.importorskip("matplotlib")
     from convgen.bench.plot import draw
-    ids = [f"w{n}:f32.f32.f32:nchw" for n in range(150)]
+    ids = [f"w{n}:f32.f32.f32:nchw" for n in range(330)]
     rows = [row(id, who, us * (1 + n % 7), group=GROUPS[n % 5], suites={f"net{n % 8}": 1}) for n, id in enumerate(ids) for who, us in (("convgen", 100.0), (f"peer{n}", 150.0))]
     rows[0] |= {"ok": False, "kind": "failed", "reason": "it was ill"}
     draw(Result(rows, plan=[{"workload": "missing one", "group": GROUPS[0], "suites": {}, "count": 1}]), tmp_path / "bench.svg")
@@ -180,10 +182,10 @@ def test_picture_of_many(tmp_path):
     texts = {}
     for element in picture.iter("{http://www.w3.org/2000/svg}text"):
         texts.setdefault("".join(element.itertext()).strip(), []).append(element)
-    assert all(f"w{n} nchw" in texts and any(f"peer{n}," in t for t in texts) for n in range(150)) and "missing one" in texts
-    assert all(name in texts for name in GROUPS[:5]) and all(f"net{n} ({18 if not n else 19 if n < 6 else 18} layers)" in texts for n in range(8))
+    assert all(f"w{n} nchw" in texts and any(f"peer{n}," in t for t in texts) for n in range(330)) and "missing one" in texts
+    assert all(name in texts for name in GROUPS[:5]) and all(f"net{n} ({42 if n == 1 else 41} layers)" in texts for n in range(8))
     assert any(t.startswith("failed  peer0") for t in texts)
-    lines = sorted(float(texts[f"w{n} nchw"][0].get("y")) for n in range(150))
+    lines = sorted(float(texts[f"w{n} nchw"][0].get("y")) for n in range(330))
     assert all(below - above > 6 for above, below in zip(lines, lines[1:]))  # points; the text is 6 high
 
 
