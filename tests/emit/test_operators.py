@@ -63,3 +63,13 @@ def test_widest_preset(kernels):
         pytest.skip("this machine has no AVX-512")
     wrong, _ = kernels.check([workload(n, HARD[n][0]) for n in ("conv2d", "depthwise_conv2d", "deform_conv2d")], machine)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("level", ["native", AVX2, "x86:avx512"])
+def test_remainders_in_loops_that_llvm_vectorises(kernels, level):
+    """The bias of every phase, prepared by loops of 20 steps and more over channels that repeat after 4: LLVM took them for channels that go on."""
+    machine = target(level)
+    if missing(machine["features"]):
+        pytest.skip(f"this machine is no {level}")
+    wrong, _ = kernels.check([workload("conv2d_pixel_shuffle", f"n1,c8,o4,h{h},w2,k5x2;stride=2x1,padding=0_1x3_0,groups=2,upscale=4:{layout}:bias_conv") for h, layout in ((12, "nchw"), (30, "nhwc"))], machine)
+    assert not wrong, "\n".join(wrong)
