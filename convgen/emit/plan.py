@@ -59,6 +59,7 @@ class StagePlan:
     row: str | None = None  # the axis whose tiles leave out different terms and get code of their own
     tile: tuple = (1, 1)  # steps of the register tile along its axes
     spread: list = field(default_factory=list)  # where threads have results of their own: the simt.Tiles of a block
+    share: object = None  # where threads share a sum: the simt.Share
 
     def operand(self, load) -> Operand:
         return self.operands[key(load)]

@@ -34,6 +34,42 @@ class Tile:
         return self.threads * self.each
 
 
+@dataclass
+class Share:
+    """How threads of a block share the sums of a stage: `threads` of them each take an equal part of the steps of a reduced `axis`, every so many-th step if `apart`, else a run of them."""
+
+    axis: str
+    threads: int
+    apart: bool
+
+
+def divided(program, stage) -> tuple:
+    """(reduced axis whose steps threads may share, whether neighbouring threads take neighbouring steps): the longest that is no window, if there is one; (None, False) for none.
+
+    Neighbouring steps are for operands that threads do not share otherwise, where these lie side by side in memory.
+    """
+    extents, roles = access.extents(stage), access.roles(stage)
+    found, f = roles.channel or roles.window, slots(program, stage)["f"]
+    consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
+    beside = {n for n in found for load in stage.body.loads() if load.data[0] not in consts and _inner(program, load, n)}
+    axis = max(found, key=lambda n: (extents[n], n in beside), default=None)
+    reused = f is not None and any(not any(f in i.axes() for i in l.args) for l in stage.body.loads())
+    return axis, axis in beside and not reused
+
+
+def _inner(program, load, axis) -> bool:
+    """Whether the steps of an axis are neighbours in the memory that a read takes."""
+    spec = program.tensor(load.data[0])
+    terms = access.linear(load.args[spec.permutation(program.layout)[-1] if spec is not None else -1]) if load.args else None
+    return terms is not None and terms[0].get(axis) == 1
+
+
+def share(program, stage, choice: dict) -> Share | None:
+    """How a choice divides a stage's sums, None where a thread has its own."""
+    threads = choice.get(f"{stage.name}.split", 1)
+    return Share(divided(program, stage)[0], threads, divided(program, stage)[1]) if threads > 1 and not choice.get(f"{stage.name}.fused") else None
+
+
 def slots(program, stage) -> dict:
     """Slot → axis of a stage's result that a block's tile spans, None for none. The other axes only count blocks."""
     extents = access.extents(stage)
@@ -72,16 +108,16 @@ def tiles(program, stage, choice: dict, given: dict | None = None) -> list:
     """The Tiles of a stage in a choice; none for a stage without knobs or computed in another's blocks. `given`: its slots, where they are known."""
     if f"{stage.name}.data" not in choice or choice.get(f"{stage.name}.fused"):
         return []
-    found, spatial = [], set(access.roles(stage).spatial)
+    found, spatial, together = [], set(access.roles(stage).spatial), choice.get(f"{stage.name}.split", 1) > 1
     for slot, axis in (given or slots(program, stage)).items():
         if axis is not None:
             threads, each = (choice[f"{stage.name}.{slot}.{part}"] for part in ("threads", "each"))
-            found.append(Tile(axis, threads, each, near(each, axis in spatial or access.period(stage, axis))))
+            found.append(Tile(axis, threads, each, near(each, together or axis in spatial or access.period(stage, axis))))
     return found
 
 
 def near(each: int, window) -> int:
-    """How many of a thread's results are neighbours: all in a `window`, where neighbours meet the same elements, else what one instruction loads."""
+    """How many of a thread's results are neighbours: all in a `window`, where neighbours meet the same elements, and where threads share sums, which they leave in one run; else what one instruction loads."""
     return each if window or each <= VECTOR or each % VECTOR else VECTOR
 
 
@@ -144,7 +180,7 @@ def make(program, choice: dict) -> P.Plan:
         vec = names[-1]
         layout = Layout([ext[n] for n in names], order(program, stage, moved), len(names) - 1, 1)
         plans[stage.name] = P.StagePlan(stage, vec, 1, ext, layout, store=store if stage is anchor else None, is_output=stage is anchor,
-                                        spread=tiles(program, stage, choice) if stage.combiner else [])
+                                        spread=tiles(program, stage, choice) if stage.combiner else [], share=share(program, stage, choice))
     for p in (p for p in plans.values() if p.matrix is None):
         for load in p.stage.body.loads():
             k = P.key(load)

@@ -185,6 +185,7 @@ EMULATED_QUIET void fresh_shared() {
 #if defined(__SANITIZE_THREAD__)
   // Nothing orders blocks, so what one has read last the next may write: each has memory of its own, made without the sanitizer's knowledge.
   shared = (char*)syscall(SYS_mmap, nullptr, SHARED, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  shared_used = 0;  // all of it is new, however little the last block took
 #endif
   unpoison(shared, SHARED);
   fill(shared, CANARY, shared_used ? shared_used : SHARED);

@@ -36,7 +36,10 @@ def apply(module, blocks, choice: dict, target: dict):
             tile.reduction(sch, b, store, [by_name[n] for n in b.reads], choice, done)
             continue
         block = sch.get_sblock(b.name)
-        loops = bind.reduction(sch, block, store and sch.get_sblock(store.name), 128)
+        if b.share is not None:
+            block, loops = bind.divided(sch, b, store and sch.get_sblock(store.name), 128)
+        else:
+            loops = bind.reduction(sch, block, store and sch.get_sblock(store.name), 128)
         for loop, (_, role) in zip(loops, b.reduce):
             if role == "table":  # the coefficients become constants
                 sch.unroll(loop)

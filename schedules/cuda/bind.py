@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tvm.tirx import IntImm, IterVar
 
+from . import share
+
 
 def elements(sch, block, threads: int, axis: int | None = None, each: int = 1):
     """Bind a block's spatial loops, fused, to blockIdx.x and up to `threads` of threadIdx.x; returns the thread loop. An open batch gets blockIdx.y.
@@ -39,6 +41,41 @@ def reduction(sch, block, reader, threads: int):
         sch.set_scope(block, 0, "local")
     sch.reverse_compute_at(reader, elements(sch, block, threads), preserve_unit_loops=True)
     return loops
+
+
+def divided(sch, b, reader, threads: int):
+    """As `reduction`, of a "reduce" Block whose sums threads share: a box of its results per block. Returns (the block of their parts, its loops over terms)."""
+    reduced = sch.get_loops(sch.get_sblock(b.name))[len(b.loops):]
+    partial, total, group, (terms,) = share.parts(sch, b, [[(l, axis) for l, (axis, _) in zip(reduced, b.reduce)]])
+    out = sch.cache_write(partial, 0, "local")
+    sch.set_scope(out, 0, "shared")
+    grid, lanes, left = [], [], max(1, threads // b.share.threads)
+    for loop in reversed(sch.get_loops(partial)[:len(b.loops)]):
+        extent = sch.get(loop).extent
+        near = -(-int(extent) // -(-int(extent) // left)) if isinstance(extent, IntImm) else 1
+        outer, inner = sch.split(loop, [None, near])
+        grid.insert(0, outer), lanes.insert(0, inner)
+        left = left // near if near == extent else 1
+    lanes = [*lanes, group] if b.share.apart else [group, *lanes]
+    sch.reorder(*grid, *lanes, *terms)
+    grid, lane = blocks(sch, grid), sch.fuse(*lanes)
+    sch.bind(lane, "threadIdx.x")
+    sch.reverse_compute_at(out, lane, preserve_unit_loops=True)
+    share.finish(sch, total, reader, grid, int(sch.get(lane).extent))
+    return partial, terms
+
+
+def blocks(sch, loops):
+    """Bind the loops over blocks to blockIdx.x, an open batch to blockIdx.y; returns the inner one."""
+    for loop in [l for l in loops if not isinstance(sch.get(l).extent, IntImm)]:
+        loops.remove(loop)
+        if loops:
+            sch.reorder(loop, *loops)
+        sch.bind(loop, "blockIdx.y")
+    if loops:
+        loop = sch.fuse(*loops)
+        sch.bind(loop, "blockIdx.x")
+    return loop
 
 
 def whole(module, threads: int):

@@ -16,6 +16,7 @@ _LATENCY = 500  # clocks from asking memory to having a shared copy
 _NEAR = 200  # clocks from asking for what the first or second cache mostly holds
 _TOGETHER = 32  # terms of a sum whose operands one thread asks for at once
 _COPIED = 18  # instructions per element of a shared copy
+_EXCHANGE = 150  # clocks of two barriers and of shared memory in between
 _LAUNCH = 2.0  # microseconds that a launch costs at least
 _RESERVED = 1 << 10  # bytes of shared memory that the system takes per block
 
@@ -28,7 +29,9 @@ def registers(work, shape, c) -> int:
 
 
 def shared_bytes(shape) -> int:
-    return sum(n for _, n in shape.shared)
+    """Of one block: copies, and the parts of sums with what they add up to."""
+    results = shape.threads // shape.split * shape.results
+    return sum(n for _, n in shape.shared) + (4 * results * (shape.split + 1) if shape.split > 1 else 0)
 
 
 def allocated(work, shape, c, limits) -> int:
@@ -46,7 +49,7 @@ def resident(work, shape, c, limits) -> int:
 def lines(work, shape, limits):
     """Per thread axis, the fastest first: (axis, its threads in one warp)."""
     order = [work.last] + [t.axis for t in reversed(shape.tiles) if t.axis != work.last]
-    left, found = limits["warp"], []
+    left, found = limits["warp"] // (min(shape.split, limits["warp"]) if work.apart else 1), []
     for axis in order:
         threads = next((t.threads for t in shape.tiles if t.axis == axis), 1)
         found.append((axis, min(left, threads)))
@@ -65,6 +68,7 @@ def seconds(work, shape, c, target, fed=()) -> float:
     near = each | {a: work.extents[a] for a in work.roles.table}
     unrolled = work.steps(c)
     warp = dict(lines(work, shape, limits))
+    idle = limits["warp"] // math.prod(warp.values())  # lanes left to other parts of the same sums
     bodies = shape.terms * shape.chunks / max(1, shape.body)
     sums = shape.results * shape.body * work.operations / (1 if work.operations == 1 else 2)
     issued, waves = sums + (4 if shape.body < 32 else 2), 0.0
@@ -73,13 +77,20 @@ def seconds(work, shape, c, target, fed=()) -> float:
         elements = r.elements(near | unrolled)
         width = _width(work, r, shape, each, common)
         loads = elements / width
-        distinct = math.prod(n for a, n in warp.items() if a in r.axes)
+        rows = math.prod(n for a, n in warp.items() if a in r.axes)
+        groups = min(shape.split, idle) if work.divided in r.axes else 1
+        distinct = rows * groups
         if common:
             issued, waves = issued + loads, waves + loads * max(1.0, distinct * width / 32) * _conflict(work, r, each, warp, width)
         else:
             checks = 8 if r.padded else 40 if r.gathered else 2
             beside = 1 if r.step(work.last) * each.get(work.last, 1) in (0, 1) or width > 1 else min(8, each.get(work.last, 1))
-            spread = distinct if not r.step(work.last) and work.last in r.axes else max(1.0, distinct * width * beside / 32)
+            if work.apart and r.step(work.divided) == 1:
+                beside, spread = 1, rows
+            elif not r.step(work.last) and work.last in r.axes:
+                spread = distinct
+            else:
+                spread = max(groups, distinct * width * beside / 32)
             issued, waves = issued + loads * checks, waves + loads * (4 if r.constant else 2) * spread
     computed = {id(f.read): f for f in fed}
     copied = sum(n / 4 for _, n in shape.shared) + sum(f.elements(shape, c) * f.instructions / _COPIED for f in fed)  # elements, or as many as take as long
@@ -89,11 +100,16 @@ def seconds(work, shape, c, target, fed=()) -> float:
     hidden = min(1.0, held * warps / (6 + 40 / math.sqrt(shape.results)))
     pipes = (sums * 32 / lanes * warps, issued * warps / 4, waves * warps)  # arithmetic, issue, caches and shared memory; they overlap, not quite
     compute = (bodies * (0.9 * max(pipes) + 0.1 * sum(pipes)) + shape.chunks * steps * warps * _COPIED / 4) / hidden
+    if shape.split > 1:  # parts into shared memory, and out of it in turns
+        turns = -(-shape.results // shape.split)
+        compute += warps * (shape.results + turns * (6 + 2 * shape.split)) / 4
     waits = shape.chunks * _LATENCY if shape.shared else 0
     waits += sum(shape.chunks * -(-f.elements(shape, c) // shape.threads) * -(-f.producer.terms // _TOGETHER) * _NEAR for f in fed)
     alone = bodies * max(issued, sums * max(1, 4 / shape.results)) + shape.chunks * steps * _COPIED + waits + _LATENCY
     if shape.direct:
         alone += bodies * 30
+    if shape.split > 1:
+        alone += shape.results + turns * (60 + 6 * shape.split) + _EXCHANGE
     round_ = max(held * compute + waits / held, alone)
     sms = limits["sms"]
     full, rest = divmod(shape.blocks, sms * held)
@@ -151,13 +167,13 @@ def inline_seconds(program, stage, works, c, target) -> float:
         for r in (r for r in w.reads if r.name == stage.name):
             common = any(r is s for s, _ in shape.shared)
             sizes = {t.axis: t.size if common else t.each for t in shape.tiles} | {a: w.extents[a] for a in w.reduced}
-            times += shape.blocks * (1 if common else shape.threads) * r.elements(sizes)
+            times += shape.blocks * (1 if common else shape.threads // shape.split) * r.elements(sizes)
     operations = 4 + 2 * sum(1 for e in stage.body.walk() if e.op not in ("axis", "const", "size"))
     return times * operations / (limits["sms"] * lanes / 2) / clock * 1e-6
 
 
-def plain_seconds(program, stage, target) -> float:
-    """Of one launch with a thread per result: what it moves, or what one thread computes after another."""
+def plain_seconds(program, stage, target, split: int = 1) -> float:
+    """Of one launch with `split` threads per result: what it moves, or what one thread computes after another."""
     from convgen.lang import access
     from convgen.lang.count import stage_flops
     limits, (lanes, memory, clock) = target["limits"], _RATES[target["isa"]]
@@ -167,5 +183,7 @@ def plain_seconds(program, stage, target) -> float:
         shape = (program.tensor(load.data[0]) or program.stage(load.data[0])).shape
         moved += 4 * min(math.prod(shape), math.prod(extents[a] for a in {x for i in load.args for x in i.axes()}))
     serial = math.prod(extents[a.name] for a in stage.reduce)
-    clocks = max(moved / limits["sms"] / memory, stage_flops(stage) / limits["sms"] / lanes, _LATENCY + 20 * serial)
+    exchange = _EXCHANGE + 60 + 6 * split if split > 1 else 0
+    issued = math.prod(stage.shape) * (30 * split + 6 * serial + (2 * split if split > 1 else 0)) / limits["sms"] / 128
+    clocks = max(moved / limits["sms"] / memory, stage_flops(stage) / limits["sms"] / lanes, issued, _LATENCY + 20 * -(-serial // split) + exchange)
     return clocks / clock * 1e-6 + _LAUNCH * 1e-6

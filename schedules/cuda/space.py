@@ -40,7 +40,8 @@ class Leaf(KnobSpace):
 
     def __init__(self, algorithm: str, program, target: dict):
         self.program, self.target, self.limits = program, target, target["limits"]
-        self.works = [Work(program, s) for s in tuned(program)]
+        heavy = tuned(program)
+        self.works = [Work(program, s) for s in heavy]
         self.domains, self._plain = {"algorithm": [algorithm]}, {}
         for w in self.works:
             self._add(w)
@@ -52,6 +53,9 @@ class Leaf(KnobSpace):
         self.fusions = [f for f in fuse.found(program, self.works) if inlined.issuperset(f.maps)]
         for f in self.fusions:
             self.domains[f.knob] = [False, True]
+        self.plain_sums = [w for s in program.run_stages if s.combiner and s not in heavy if len((w := Work(program, s)).splits()) > 1 and not w.roles.table]
+        for w in self.plain_sums:
+            self.domains[f"{w.name}.split"] = w.splits()
         self.feature_names = ["log_flops", "log_bytes", "launches", "log_estimate", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
 
     # -- domains --------------------------------------------------------------------------------------------------------
@@ -68,6 +72,8 @@ class Leaf(KnobSpace):
         d[f"{name}.chunk"] = [c for c in _CHUNKS if c == 0 or c < channel and channel % c == 0]
         d[f"{name}.data"] = ["shared", "direct"] if any(w.shareable[id(r)] for r in w.reads if not r.constant) else ["direct"]
         d[f"{name}.weights"] = ["shared", "direct"] if any(r.constant for r in w.reads) else ["direct"]
+        if len(w.splits()) > 1:
+            d[f"{name}.split"] = w.splits()
         d[f"{name}.unroll"] = list(range(min(3, len(w.roles.window) + len(w.roles.channel)) + 1))
         tensor = matrices.tiles(self.program, w.stage, self.target)
         if tensor:
@@ -86,6 +92,8 @@ class Leaf(KnobSpace):
             return f"what lies between {producer} and {consumer} is not computed where it is read"
         if f.producer in self.works and any(c[n] != v for n, v in self._best(f.producer).items()):
             return f"{producer} has no tile of its own, and its other knobs keep their defaults"
+        if f.producer not in self.works and c.get(f"{producer}.split", 1) > 1:
+            return f"{producer} has no threads of its own that could share its sums"
         if f.consumer.knob(c, "tensor") or not f.shared(shape := f.consumer.shape(c)):
             return f"{consumer} does not read {producer} from shared memory"
         if f.repeated(shape, c) > fuse.REPEATED and not self._gain(f, c) > 0:
@@ -113,6 +121,8 @@ class Leaf(KnobSpace):
             return f"{shape.threads} threads, a block has at most {limits['threads_per_block']}"
         if shape.threads < min(limits["warp"], math.prod(w.extents[a] for a in w.used.values()) // 4):
             return f"{shape.threads} threads leave lanes of a warp idle"
+        if w.divided and w.depth(c)[w.divided] % shape.split:
+            return f"{w.depth(c)[w.divided]} terms do not fall into {shape.split} equal parts"
         if shape.results > _RESULTS:
             return f"{shape.results} results of one thread, at most {_RESULTS}"
         if math.prod(t.each // t.near for t in shape.tiles) > _FAR:
@@ -153,6 +163,7 @@ class Leaf(KnobSpace):
         for w in self.works:
             c |= self._drawn(w, rng)
         c |= {f"{s.name}.inline": rng.choice([True, False]) for s in self.maps} | {f.knob: False for f in self.fusions}
+        c |= {n: rng.choice(self.domains[n]) for n in (f"{w.name}.split" for w in self.plain_sums)}
         for f in self.fusions:
             if rng.choice([True, False]):
                 c = self._drawn_inside(f, c, rng) or c
@@ -179,7 +190,8 @@ class Leaf(KnobSpace):
 
     def _joined(self, f, c, tile) -> dict:
         """A choice with one more fusion, the consumer's knobs being `tile`."""
-        return c | (self._best(f.producer) if f.producer in self.works else {}) | tile | {f"{m}.inline": True for m in f.maps} | {f.knob: True}
+        alone = self._best(f.producer) if f.producer in self.works else {n: 1 for n in [f"{f.producer.name}.split"] if n in self.domains}
+        return c | alone | tile | {f"{m}.inline": True for m in f.maps} | {f.knob: True}
 
     # -- default --------------------------------------------------------------------------------------------------------
     def default(self) -> dict:
@@ -188,6 +200,8 @@ class Leaf(KnobSpace):
             c |= self._best(w)
             if f"{w.name}.tensor" in self.domains:
                 c[f"{w.name}.tensor"] = self.domains[f"{w.name}.tensor"][0]
+        for w in self.plain_sums:
+            c[f"{w.name}.split"] = min(w.splits(), key=lambda n: estimate.plain_seconds(self.program, w.stage, self.target, n))
         for s in self.maps:
             c[f"{s.name}.inline"] = self._inlined(s) or estimate.inline_seconds(self.program, s, self.works, c, self.target) < estimate.plain_seconds(self.program, s, self.target)
         return self._fused(c | {f.knob: False for f in self.fusions})
@@ -240,7 +254,7 @@ class Leaf(KnobSpace):
 
     def _pairs(self, w, c):
         """Steps of two knobs: from threads to results of one thread and back, from one axis to another."""
-        parts = [f"{w.name}.{slot}.{part}" for slot in w.used for part in ("threads", "each")]
+        parts = [n for n in self.domains if n.startswith(f"{w.name}.") and n.rpartition(".")[2] in ("threads", "each", "split")]
         for a in parts:
             i = self.domains[a].index(c[a])
             for b in parts:
@@ -267,7 +281,7 @@ class Leaf(KnobSpace):
             if c.get(f"{s.name}.inline"):
                 yield estimate.inline_seconds(self.program, s, self.works, c, self.target)
             elif s.name not in names and s is not store and not c.get(f"{s.name}.fused"):
-                yield estimate.plain_seconds(self.program, s, self.target)
+                yield estimate.plain_seconds(self.program, s, self.target, c.get(f"{s.name}.split", 1))
 
     def features(self, c) -> list:
         row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), len(self.program.run_stages) - sum(c[f.knob] for f in self.fusions), math.log(self.seconds(c))]
@@ -284,12 +298,12 @@ class Leaf(KnobSpace):
         block = {t.axis: t.size for t in shape.tiles} | {a.name: w.extents[a.name] for a in w.stage.reduce}
         moved = 4 * sum(r.elements(block) for r in w.reads)
         beside = next((t.threads * t.near for t in shape.tiles if t.axis == w.last), 1)
-        return [math.log(w.points), math.log(w.terms), math.log(shape.threads), math.log(shape.results), math.log(shape.blocks), shape.waste, math.log(shape.chunks), math.log(shape.body),
+        return [math.log(w.points), math.log(w.terms), math.log(shape.threads), math.log(shape.split), math.log(shape.results), math.log(shape.blocks), shape.waste, math.log(shape.chunks), math.log(shape.body),
                 estimate.registers(w, shape, c), shared, held, occupancy, shape.blocks / (limits["sms"] * max(1, held)), math.log(2 * math.prod(t.size for t in shape.tiles) * w.terms / moved),
                 min(8, beside), len(shape.shared), len(shape.direct), math.log(estimate.seconds(w, shape, c, self.target, self._fed(w, c)))]
 
 
-_FEATURES = ["points", "terms", "threads", "results", "blocks", "waste", "chunks", "body", "registers", "shared", "resident", "occupancy", "waves", "intensity", "coalesced",
+_FEATURES = ["points", "terms", "threads", "split", "results", "blocks", "waste", "chunks", "body", "registers", "shared", "resident", "occupancy", "waves", "intensity", "coalesced",
              "copies", "direct", "estimate"]
 
 

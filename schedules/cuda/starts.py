@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 _DENSE = ((8, 1, 8), (8, 1, 4), (4, 1, 4), (4, 2, 4), (4, 1, 1), (1, 1, 1))  # results per thread on f, y and x where an operand is reused along f
 _LOCAL = ((1, 1, 8), (1, 1, 4), (1, 2, 4), (1, 1, 12), (1, 1, 14), (1, 4, 1), (1, 7, 1), (4, 1, 1), (8, 1, 1), (2, 1, 1), (1, 1, 1))
+_MANY = 1 << 16  # threads that keep a card busy
 
 
 def points(w, domains) -> list:
@@ -12,7 +15,7 @@ def points(w, domains) -> list:
     dense = f is not None and any(f not in r.axes for r in w.reads) and bool(w.roles.channel)
     found = []
     for each in _DENSE if dense else _LOCAL:
-        for threads in (64, 128, 256):
+        for threads, split in ((64, 1), (128, 1), (256, 1), *_shared(w, domains, each)):
             base = {f"{w.name}.{slot}.each": _nearest(domains[f"{w.name}.{slot}.each"], e) for slot, e in zip(("f", "y", "x"), each) if slot in w.used}
             base |= _spread(w, domains, base, threads, dense)
             for shared in (True, False):
@@ -24,8 +27,15 @@ def points(w, domains) -> list:
                     if f"{w.name}.tensor" in domains:
                         c[f"{w.name}.tensor"] = False
                     for unroll in (1, 2, 3) if w.roles.window else (1,):
-                        found.append(c | {f"{w.name}.unroll": _nearest(domains[f"{w.name}.unroll"], unroll)})
+                        found.append(c | {f"{w.name}.unroll": _nearest(domains[f"{w.name}.unroll"], unroll)} | ({f"{w.name}.split": split} if f"{w.name}.split" in domains else {}))
     return found
+
+
+def _shared(w, domains, each):
+    """(threads of a tile, threads per sum) where one for each result would leave most of a card without work."""
+    values = domains.get(f"{w.name}.split", [1])
+    few = w.points < _MANY * math.prod(each)
+    return sorted({(max(1, 256 // n), n) for n in (_nearest(values, wish) for wish in (4, 16, 64)) if n > 1}) if few else []
 
 
 def _spread(w, domains, base, threads, dense):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from . import copy
+from . import bind, copy, share
 
 _TOGETHER = 32  # terms of a sum in one unrolled body
 
@@ -17,8 +17,14 @@ def reduction(sch, b, store, copies, choice, done):
     """Schedule a "reduce" Block. `store`: the block that writes its results, None where they go to memory as they are; `copies`: Blocks of its staged reads."""
     k = lambda name, default=None: choice.get(f"{b.stage}.{name}", default)
     block = sch.get_sblock(b.name)
-    loops = sch.get_loops(block)
-    spatial, reduced = loops[:len(b.loops)], loops[len(b.loops):]
+    loops = _reduction_loops(sch, b, sch.get_loops(block)[len(b.loops):], k("chunk", 0))
+    total = group = None
+    if b.share is not None:
+        block, total, group, loops = share.parts(sch, b, loops)
+    else:
+        loops = [[loop for loop, _ in found] for found in loops]
+    chunks, inner, window, table = loops
+    spatial = sch.get_loops(block)[:len(b.loops)]
     tiles = {t.axis: t for t in b.spread}
     grid, far, threads, near = [], [], [], []
     for loop, (axis, part) in zip(spatial, b.loops):
@@ -28,23 +34,31 @@ def reduction(sch, b, store, copies, choice, done):
         tile = tiles[axis]
         outer, v, t, r = sch.split(loop, [None, tile.each // tile.near, tile.threads, tile.near])
         grid.append(outer), far.append(v), threads.append(t), near.append(r)
-    chunks, inner, window, table = _reduction_loops(sch, b, reduced, k("chunk", 0))
     order = [*chunks, *inner, *window, *table]
+    if group is not None:
+        threads = [*threads, group] if b.share.apart else [group, *threads]
     sch.reorder(*grid, *far, *threads, *order, *near)
-    if store is None:
+    if total is not None:
+        out = sch.cache_write(block, 0, "local")
+        sch.set_scope(out, 0, "shared")
+    elif store is None:
         out = sch.cache_write(block, 0, "local")
     else:
         out = sch.get_sblock(store.name)
         sch.set_scope(block, 0, "local")
     weights = _parameters(sch, block, b.parameters) if k("weights") == "shared" else []
-    _blocks(sch, grid)
+    grid = bind.blocks(sch, grid)
     if any(_extent(sch, v) > 1 for v in far):
         sch.bind(sch.fuse(*far), "vthread.x")
     thread = sch.fuse(*threads)
     count = _extent(sch, thread)
     sch.bind(thread, "threadIdx.x")
     sch.reverse_compute_at(out, thread, preserve_unit_loops=True)
-    copy.results(sch, out, len(b.loops) if store is None else len(store.loops), _whole(sch, out, store or b, tiles))
+    if total is not None:
+        copy.results(sch, out, len(b.loops) + 1, False)
+        share.finish(sch, total, sch.get_sblock(store.name) if store is not None else None, grid, count)
+    else:
+        copy.results(sch, out, len(b.loops) if store is None else len(store.loops), _whole(sch, out, store or b, tiles))
     at = chunks[-1] if chunks else thread
     for c in copies:
         found = sch.get_sblock(c.name)
@@ -86,19 +100,8 @@ def inside(sch, b):
             _unroll(sch, loop)
 
 
-def _blocks(sch, loops):
-    """Bind the loops over blocks to blockIdx.x, an open batch to blockIdx.y."""
-    for loop in [l for l in loops if not isinstance(sch.get(l).extent, (int, tirx.IntImm))]:
-        loops.remove(loop)
-        if loops:
-            sch.reorder(loop, *loops)
-        sch.bind(loop, "blockIdx.y")
-    if loops:
-        sch.bind(sch.fuse(*loops), "blockIdx.x")
-
-
 def _reduction_loops(sch, b, loops, chunk):
-    """(loops over chunks, channels of a chunk, taps, constant coefficients)."""
+    """(loops over chunks, channels of a chunk, taps, constant coefficients), each with its axis; that of chunks is none."""
     chunks, inner, window, table = [], [], [], []
     channel = [(l, axis) for l, (axis, role) in zip(loops, b.reduce) if role == "channel"]
     longest = max((_extent(sch, l) for l, _ in channel), default=0)
@@ -109,10 +112,10 @@ def _reduction_loops(sch, b, loops, chunk):
                 longest = None
                 if extent > chunk:
                     o, loop = sch.split(loop, [None, chunk])
-                    chunks.append(o)
-            inner.append(loop)
+                    chunks.append((o, None))
+            inner.append((loop, axis))
         else:
-            (window if role == "window" else table).append(loop)
+            (window if role == "window" else table).append((loop, axis))
     return chunks, inner, window, table
 
 

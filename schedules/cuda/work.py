@@ -9,7 +9,11 @@ import numpy as np
 
 from convgen.emit import simt
 from convgen.lang import access
-from convgen.lang.size import value_of
+from convgen.lang.size import tree_of, value_of
+
+
+_LONG = 32  # terms of a sum that threads may share
+_PARTS = 128  # of one sum at most: one thread adds them
 
 
 class Read:
@@ -68,12 +72,13 @@ class Shape:
     """The tile of one stage in one choice: its blocks and threads, its steps, and elements by read."""
 
     tiles: list
-    threads: int
+    threads: int  # of a block
+    split: int  # of them for one sum
     results: int  # of one thread
     blocks: int
     waste: float  # points computed over points wanted
     chunks: int  # copies of shared data, one after another
-    terms: int  # between two copies
+    terms: int  # of one thread between two copies
     body: int  # of them in one unrolled body
     shared: list  # (Read, bytes) in shared memory
     direct: list  # Reads from memory, by every thread for itself
@@ -93,6 +98,7 @@ class Work:
         self.terms = math.prod(self.extents[a.name] for a in stage.reduce)
         self.operations = max(1, sum(1 for e in stage.body.walk() if e.dtype == "float" and e.op not in ("load", "const", "table", "float")))
         self.chunked = simt.chunked(stage)
+        self.divided, self.apart = simt.divided(program, stage)
         self.shareable = {id(r): simt.shareable(program, stage, r.load, {}) for r in self.reads}
         self.last = self._last()
         self.out = [a.name for a in stage.axes]
@@ -117,7 +123,7 @@ class Work:
         found = []
         for slot, axis in self.used.items():
             threads, each = c[f"{self.name}.{slot}.threads"], c[f"{self.name}.{slot}.each"]
-            found.append(simt.Tile(axis, threads, each, simt.near(each, self.whole[axis])))
+            found.append(simt.Tile(axis, threads, each, simt.near(each, self.whole[axis] or self.knob(c, "split", 1) > 1)))
         return found
 
     def depth(self, c) -> dict:
@@ -128,10 +134,16 @@ class Work:
             steps[self.chunked] = chunk
         return steps
 
+    def splits(self) -> list:
+        """Into how many equal parts threads may divide a sum, the whole first."""
+        known = not any(a.name == self.divided and self.program.any_batch and tree_of(a.size) == "N" for a in self.stage.reduce)
+        n = self.extents[self.divided] if self.divided and known and self.terms >= _LONG else 1
+        return [d for d in range(1, min(n, _PARTS) + 1) if n % d == 0 and (d & d - 1 == 0 or d <= 32)]
+
     def shape(self, c) -> Shape:
         tiles, depth = self.tiles(c), self.depth(c)
         sizes, each = {t.axis: t.size for t in tiles}, {t.axis: t.each for t in tiles}
-        threads, results = math.prod(t.threads for t in tiles), math.prod(each.values())
+        threads, results, split = math.prod(t.threads for t in tiles), math.prod(each.values()), self.knob(c, "split", 1)
         blocks, covered = 1, 1
         for a in self.out:
             n, size = self.extents[a], sizes.get(a, 1)
@@ -146,13 +158,13 @@ class Work:
             else:
                 common = self.knob(c, "data") == "shared" and self.shareable[id(r)] and threads * r.elements(mine) >= 2 * r.elements(block)
             (shared.append((r, 4 * r.rows(block))) if common else direct.append(r))
-        body = math.prod(depth[a] for a in self.unrolled(c)) * math.prod(self.extents[a] for a in self.roles.table)
-        return Shape(tiles, threads, results, blocks, covered / self.points, self.terms // terms if terms else 1, terms, body, shared, direct)
+        body = math.prod(self.steps(c).values()) * math.prod(self.extents[a] for a in self.roles.table)
+        return Shape(tiles, threads * split, split, results, blocks, covered / self.points, self.terms // terms if terms else 1, terms // split, body, shared, direct)
 
     def steps(self, c) -> dict:
         """Reduced axis → steps in one unrolled body, of those whose loops are unrolled."""
-        chunk = self.knob(c, "chunk")
-        return {a: chunk if chunk and a == self.chunked else self.extents[a] for a in self.unrolled(c)}
+        depth = self.depth(c)
+        return {a: depth[a] // self.knob(c, "split", 1) if a == self.divided else depth[a] for a in self.unrolled(c)}
 
     def unrolled(self, c) -> list:
         """Reduced axes whose loops are unrolled."""

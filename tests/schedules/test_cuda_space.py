@@ -25,7 +25,7 @@ def space(text, machine=PRESETS[3]):
 def tile(text, machine=PRESETS[3], **knobs):
     """(space, a plain valid choice of `direct` with other values of some knobs, "f_threads" for "sum.f.threads")."""
     found = space(text, machine)
-    plain = {f"sum.{slot}.{part}": 1 for slot in "fyx" for part in ("threads", "each")} | {"sum.x.threads": 56, "sum.chunk": 0, "sum.data": "direct", "sum.weights": "direct", "sum.unroll": 1}
+    plain = {f"sum.{slot}.{part}": 1 for slot in "fyx" for part in ("threads", "each")} | {"sum.x.threads": 56, "sum.chunk": 0, "sum.data": "direct", "sum.weights": "direct", "sum.unroll": 1, "sum.split": 1}
     choice = {name: value for name, value in ({"algorithm": "direct"} | plain).items() if name in found.leaves["direct"].domains}
     choice |= {name: min(choice[name], max(found.leaves["direct"].domains[name])) for name in choice if isinstance(choice[name], int)}
     assert found.valid(choice) is None
