@@ -310,7 +310,7 @@ _FEATURES = ["points", "terms", "threads", "split", "results", "blocks", "waste"
 class Space(Tree):
     """Algorithms first, then each algorithm's knobs."""
 
-    version = 1
+    version = 2
     leaf = Leaf
     unfolds = True
 

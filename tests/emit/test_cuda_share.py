@@ -45,13 +45,10 @@ def nearest(o):
 def shared(w, seed, split=2):
     """A random choice of the plain algorithm in which `split` threads or more share every sum that may be shared."""
     leaf, rng = schedules.space(w.description, MACHINE).leaves["direct"], random.Random(seed)
-    leaf.domains |= {n: [False] for n in leaf.domains if n.endswith(".tensor")}
-    names = [n for n in leaf.domains if n.endswith(".split") and len(leaf.domains[n]) > 1]
-    for _ in range(2000):
-        choice = leaf.draw(rng)
-        if names and all(choice[n] >= split for n in names) and leaf.constraint(choice) is None:
-            return choice
-    raise AssertionError(f"no choice for {w} shares its sums")
+    names = [n for n in leaf.domains if n.endswith(".split") and max(leaf.domains[n]) >= split]
+    leaf.domains |= {n: [v for v in leaf.domains[n] if v >= split] for n in names} | {n: [False] for n in leaf.domains if n.endswith(".tensor")}
+    assert names, f"{w} has no sum to share"
+    return next(c for _ in range(200) if leaf.constraint(c := leaf.draw(rng)) is None and all(c[n] >= split for n in names))
 
 
 def complaints_of(kernels, asked):
@@ -62,7 +59,7 @@ def complaints_of(kernels, asked):
 
 @needs_emulation
 def test_shared_sums_are_right(kernels):
-    wrong = complaints_of(kernels, [(w, shared(w, i)) for i, w in enumerate(map(parse, CASES))])
+    wrong = complaints_of(kernels, [(w, shared(w, i)) for i, w in enumerate(map(parse, CASES[::2]))])
     assert not wrong, "\n".join(wrong)
 
 
@@ -114,8 +111,10 @@ def test_parts_are_equal():
 
 @pytest.mark.slow
 @needs_emulation
-def test_more_points_are_right(kernels):
-    wrong = complaints_of(kernels, [(w, shared(w, seed, split)) for w in map(parse, CASES) for seed in range(10, 14) for split in (2, 4)])
+@pytest.mark.parametrize("text", CASES)
+def test_more_points_are_right(kernels, text):
+    w = parse(text)
+    wrong = complaints_of(kernels, [(w, shared(w, seed, split)) for seed in (10, 11) for split in (2, 4)])
     assert not wrong, "\n".join(wrong)
 
 
