@@ -42,7 +42,7 @@ class Leaf(KnobSpace):
         self.program, self.target, self.limits = program, target, target["limits"]
         heavy = tuned(program)
         self.works = [Work(program, s) for s in heavy]
-        self.domains, self._plain = {"algorithm": [algorithm]}, {}
+        self.domains, self._plain, self._rare = {"algorithm": [algorithm]}, {}, {}
         for w in self.works:
             self._add(w)
         _, store = P.epilogue_of(program)
@@ -179,14 +179,18 @@ class Leaf(KnobSpace):
                 return joined
         return None
 
-    def _drawn(self, w, rng):
-        for _ in range(_DRAWS):
+    def _drawn(self, w, rng) -> dict:
+        """Random valid knobs of one reduction; where hardly any are valid, the best or a step away from it."""
+        for _ in range(_DRAWS if w.name not in self._rare else 0):
             drawn = {n: rng.choice(self.domains[n]) for n in self._knobs(w)}
             if drawn.get(f"{w.name}.tensor"):
                 drawn = self._best(w) | {f"{w.name}.tensor": drawn[f"{w.name}.tensor"]}
             if self._wrong(w, drawn) is None:
-                break
-        return drawn
+                return drawn
+        if w.name not in self._rare:
+            best = self._best(w)
+            self._rare[w.name] = [best, *(c for c in (*self._near(self._knobs(w), best), *self._pairs(w, best)) if self._wrong(w, c) is None)]
+        return rng.choice(self._rare[w.name])
 
     def _joined(self, f, c, tile) -> dict:
         """A choice with one more fusion, the consumer's knobs being `tile`."""
