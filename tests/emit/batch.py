@@ -43,7 +43,7 @@ def linked(entry, folder, target):
 def check(description, target, choice=None, others=(), thorough=True):
     """Compile one kernel and judge it on its own workload and on `others` (descriptions that the same kernel must serve).
 
-    Returns the verdict of each, what the object needs from outside, and how long compiling took.
+    Returns the verdict of each, how long compiling took, and the source of kernels that have one.
     """
     from convgen.lang.program import Program
     from convgen.tune.cases import CaseBook
@@ -51,11 +51,12 @@ def check(description, target, choice=None, others=(), thorough=True):
 
     with tempfile.TemporaryDirectory() as folder:
         entry, kernel, seconds = built(description, target, choice, folder)
+        text = Path(folder, entry["source"]).read_text() if entry.get("source") else None
         digest = hashlib.sha256(Path(folder, entry["object"] or entry["source"]).read_bytes()).hexdigest()
         verdicts = []
         for d in [description, *others]:
             verdicts.append(verify(kernel(d["dims"]), CaseBook(Program.from_json(d)), thorough).to_json())
-        return {"verdicts": verdicts, "seconds": seconds, "digest": digest, "entry": entry}
+        return {"verdicts": verdicts, "seconds": seconds, "digest": digest, "entry": entry, "source": text}
 
 
 def source(description, target, choice=None):

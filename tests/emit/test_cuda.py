@@ -14,16 +14,18 @@ import pytest
 
 from convgen import emulate, schedules
 from convgen.emit import limits, nvcc
-from convgen.errors import EmitError
+from convgen.errors import EmitError, WorkerError
 from convgen.lang import parse
 from convgen.ops import table
 from convgen.runtime.sizes import evaluate
 from convgen.tune.cases import CaseBook
 from convgen.tune.verify import verify
 from tests.emit.kernels import ROOT, complaints, job, target
+from tests.emit.together import refusals
 from tests.emit.workloads import HARD, workload
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_89", "sm_90")
+needs_nvcc = pytest.mark.skipif(nvcc.find() is None, reason="needs nvcc of the CUDA toolkit")
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="emulating CUDA kernels needs g++")
 
 
@@ -38,15 +40,37 @@ def points(w, machine, seed, n=1):
     return space.candidates(random.Random(seed), n, space.defaults()) or space.defaults()[-1:]
 
 
+def drawn(name, i):
+    """(workload, target, the default and random points of its space) of a hard shape; the architectures take turns."""
+    w, machine = workload(name, HARD[name][i]), gpu(ARCHITECTURES[(i + len(name)) % 4])
+    return w, machine, [None, *points(w, machine, i)]
+
+
 @pytest.mark.parametrize("name", HARD)
 def test_default_and_random_kernels(kernels, name):
-    asked = []
-    for i, text in enumerate(HARD[name][:2]):
-        w, machine = workload(name, text), gpu(ARCHITECTURES[(i + len(name)) % 4])
-        asked.append((w, job(w, gpu(compiled=i == 0))))
-        asked += [(w, job(w, machine, choice)) for choice in points(w, machine, i)]
+    asked = [(w, job(w, machine, choice)) for w, machine, choices in (drawn(name, i) for i in range(2)) for choice in choices]
     wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
     assert not wrong, "\n".join(wrong)
+
+
+@needs_nvcc
+def test_nvcc_takes_default_and_random_kernels(kernels, tmp_path):
+    """Of every operator, for the architectures in turn; the emulated source, word for word."""
+    asked = [(w, machine, choice) for w, machine, choices in (drawn(name, 0) for name in HARD) for choice in choices]
+    assert len(asked) >= 2 * len(table.TABLE)
+    answers = kernels.ask([{"cmd": "source", "description": w.description, "target": machine, "choice": choice} for w, machine, choice in asked])
+    assert not (failed := [a for a in answers if isinstance(a, WorkerError)]), failed
+    for arch in ARCHITECTURES:
+        wrong = refusals({f"{w} {choice}": a["source"] for (w, machine, choice), a in zip(asked, answers) if machine["isa"] == arch}, tmp_path, arch)
+        assert not wrong, "\n".join(wrong)
+
+
+@needs_nvcc
+def test_a_refused_kernel_is_named(tmp_path):
+    text = 'extern "C" __global__ void __launch_bounds__(32) cg_test_run_kernel(float* x) {{ x[threadIdx.x] = {}; }}\n'
+    assert refusals({"good": text.format(1), "better": text.format(2)}, tmp_path, "sm_80") == []
+    (line,) = refusals({"good": text.format(1), "bad": text.format("nonsense")}, tmp_path, "sm_80")
+    assert line.startswith("bad for sm_80: ") and "nonsense" in line
 
 
 def test_a_result_of_one_element(kernels):
@@ -164,15 +188,19 @@ def nvidia_runtime():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HARD)
-def test_every_shape_and_more_points(kernels, name):
-    """All shapes: defaults, and random points for the architectures in turn, through nvcc and in emulation."""
+def test_every_shape_and_more_points(kernels, name, tmp_path):
+    """All shapes: defaults, and random points for the architectures in turn, in emulation and (where it is there) through nvcc."""
     asked = []
     for i, text in enumerate(HARD[name]):
         w = workload(name, text)
-        machines = [gpu(ARCHITECTURES[(i + k) % 4], compiled=True) for k in range(4)]
-        asked += [(w, job(w, machines[0])), *((w, job(w, machine, choice)) for machine in machines[1:] for choice in points(w, machine, 100 + i))]
-    wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
+        first, *others = [gpu(ARCHITECTURES[(i + k) % 4]) for k in range(4)]
+        asked += [(w, first, None), *((w, machine, choice) for machine in others for choice in points(w, machine, 100 + i))]
+    answers = kernels.ask([job(w, machine, choice) for w, machine, choice in asked])
+    wrong = [f"{line} {choice}" for (w, _, choice), answer in zip(asked, answers) for line in complaints(w, answer)]
     assert not wrong, "\n".join(wrong)
+    for arch in ARCHITECTURES if nvcc.find() else ():
+        wrong = refusals({f"{w} {choice}": a["source"] for (w, machine, choice), a in zip(asked, answers) if machine["isa"] == arch}, tmp_path, arch)
+        assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow
