@@ -170,19 +170,24 @@ class Leaf(KnobSpace):
         return c
 
     def _drawn_inside(self, f, c, rng) -> dict | None:
-        """A valid choice with one more fusion and a random tile of its consumer, or None."""
+        """A valid choice with one more fusion and a random tile of its consumer, the best one where none is found; None where that is not valid either."""
         w = f.consumer
         given = {n: v for n, v in {f"{w.name}.data": "shared", f"{w.name}.tensor": False}.items() if n in self.domains}
-        for _ in range(_DRAWS):
-            tile = {n: rng.choice(self.domains[n]) for n in self._knobs(w)} | given
+        for i in range(_DRAWS + 1):
+            tile = self._any(w, rng) | given if i < _DRAWS else self._best(w, (f,))
             if self._wrong(w, tile) is None and self.constraint(joined := self._joined(f, c, tile)) is None:
                 return joined
         return None
 
+    def _any(self, w, rng) -> dict:
+        """Random knobs of one reduction, valid or not; in half of them threads share no sums, which leaves room for all else."""
+        c, split = {n: rng.choice(self.domains[n]) for n in self._knobs(w)}, f"{w.name}.split"
+        return c | {split: self.domains[split][0]} if split in c and rng.random() < 0.5 else c
+
     def _drawn(self, w, rng) -> dict:
         """Random valid knobs of one reduction; where hardly any are valid, the best or a step away from it."""
         for _ in range(_DRAWS if w.name not in self._rare else 0):
-            drawn = {n: rng.choice(self.domains[n]) for n in self._knobs(w)}
+            drawn = self._any(w, rng)
             if drawn.get(f"{w.name}.tensor"):
                 drawn = self._best(w) | {f"{w.name}.tensor": drawn[f"{w.name}.tensor"]}
             if self._wrong(w, drawn) is None:
