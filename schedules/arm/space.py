@@ -15,6 +15,7 @@ class Leaf(space.Leaf):
     instructions = dot
     reuse = 2.4  # six numbers by four vectors: as near to one read per four multiply-adds as the registers allow
     side_by_side = 4
+    numbers = 4  # a multiply-add takes any lane
 
     def _merit(self, s, axis, loads, ext, roles):
         """As on every processor; but a vector that moves along a window is loaded anew for every tap, at addresses that the loads' own offsets do not reach."""

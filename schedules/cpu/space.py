@@ -20,6 +20,8 @@ _BODY = 700  # vector operations in one unrolled body
 _ROW = 1800  # and in all tiles of a row, where each has code of its own
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
 _PAGE = 4096  # addresses this far apart fall into one set of the first cache
+_SHORT = 4  # channels whose loop the compiler unrolls by itself
+_SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
 
@@ -29,6 +31,7 @@ class Leaf(KnobSpace):
     instructions: object  # a module with lanes(dtypes, target), the vector lengths for which a target has an instruction
     reuse = 1.5  # multiply-adds per vector or number read from which on a dense tile gains no more
     side_by_side = 2  # vectors in a dense tile that cost nothing beside their registers
+    numbers = 1  # that a register holds for multiply-adds with vectors
 
     def __init__(self, algorithm: str, program, target: dict):
         self.program, self.target = program, target
@@ -327,7 +330,7 @@ class Leaf(KnobSpace):
                 c[f"{n}.padding"] = "inline"  # the border's tests are the same for all lanes: cheaper than a copy
                 if self._dilated(s, roles) and 2 in self.domains[f"{n}.unroll"]:
                     c[f"{n}.unroll"] = 2
-            best = None
+            found = []
             for padding in [c[f"{n}.padding"], *(p for p in self.domains[f"{n}.padding"] if p == "skip")]:
                 for t1, t2, v in itertools.product(*(self.domains[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))):
                     trial = c | {f"{n}.padding": padding, f"{n}.tile1": t1, f"{n}.tile2": t2, f"{n}.vectors": v}
@@ -337,21 +340,45 @@ class Leaf(KnobSpace):
                         if self.program.layout == "channels_last" and c[f"{n}.vec"] not in roles.spatial:
                             trial[f"{n}.pack"] = "plain"  # nothing is left to copy for
                     for trial[f"{n}.unroll"] in range(c[f"{n}.unroll"], -1, -1):
-                        if self._anchor_constraint(s.name, tiles, trial) is None:
+                        if self._anchor_constraint(s.name, tiles, trial) is None and not self._crowded(s, ext, roles, trial):
                             break
                     else:
                         continue
                     score = self._tile_score(s, ext, roles, trial) / (1 - self._left_out(s, trial))
-                    if best is None or score > best[0]:
-                        best = (score, trial)
-            if best:
-                c = best[1]
-                if (dense or P.row_phase(self.program, s)) and self._scattered(s, ext, c) and "row" in self.domains[f"{n}.store"] and self._anchor_constraint(n, tiles, c | {f"{n}.store": "row"}) is None:
-                    c[f"{n}.store"] = "row"
+                    found.append((score, trial))
+            if found:
+                c = self._stored(s, ext, roles, tiles, found)
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
             c = self._banded(s, ext, roles, tiles, c)
         return c
+
+    def _crowded(self, s, ext, roles, c) -> bool:
+        """Whether the taps of a row meet in one body with so many numbers that the compiler, which keeps each for the next tap, runs out of registers."""
+        n = s.name
+        if not c[f"{n}.unroll"] or c[f"{n}.vec"] in roles.spatial or not 1 < math.prod(ext[a] for a in roles.channel) <= _SHORT:
+            return False
+        tile, last = P.tile_axes(self.program, s, c[f"{n}.vec"])[0], roles.window[-1]
+        steps, taps = c[f"{n}.tile1"], ext[last]
+        moves = [t[0] for t in (access.linear(i) for l in s.body.loads() for i in l.args if {tile, last} <= set(i.axes())) if t is not None]
+        numbers = max((min(abs(m[tile]) * (steps - 1) + abs(m[last]) * (taps - 1) + 1, steps * taps) for m in moves), default=0) * c[f"{n}.tile2"]
+        return steps * c[f"{n}.tile2"] * c[f"{n}.vectors"] + c[f"{n}.vectors"] + -(-numbers // self.numbers) > self.registers + 2
+
+    def _stored(self, s, ext, roles, tiles, found) -> dict:
+        """The best of the trials, (score, choice) each, once it is counted how its tiles are stored: as they are, in whole rows, or number by number."""
+        n, best = s.name, (-math.inf, None)
+        work = math.prod(ext[a.name] for a in s.reduce)
+        for score, c in sorted(found, key=lambda pair: -pair[0]):  # stable: among equals the first
+            if score <= best[0]:
+                break
+            if c[f"{n}.store"] == "tile" and len(self.domains[f"{n}.store"]) > 1 and self._scattered(s, ext, c):
+                if self._anchor_constraint(n, tiles, c | {f"{n}.store": "row"}) is None:
+                    c = c | {f"{n}.store": "row"}
+                else:
+                    score *= work / (work + _SINGLY)
+            if score > best[0]:
+                best = (score, c)
+        return best[1]
 
     def _repeated(self, tiles) -> float:
         """Work of all tiles over the work without tiles, as the default weighs it."""

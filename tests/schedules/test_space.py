@@ -147,6 +147,21 @@ def test_tiles_that_cannot_be_turned_wait_for_their_row(tail, store):
     assert leaf.default()["sum.store"] == store
 
 
+def test_tiles_without_channels_wait_for_their_row_too():
+    """Three positions across the output's rows cannot be turned in a transpose of four."""
+    for id in ("condconv2d:n4,c128,o128,e4,h20,w20,k3x3;padding=1,groups=128:f32.f32.f32:nchw", "involution2d:n1,c96,g6,h40,w40,k5x5;padding=2:f32.f32.f32:nchw"):
+        leaf = schedules.space(parse(id).description, TARGETS["x86:avx512"]).leaves["direct"]
+        scattered = [s for s, ext, _ in leaf._info.values() if leaf._scattered(s, ext, leaf.default() | {f"{s.name}.tile1": 3})]
+        assert scattered and all(leaf.default()[f"{s.name}.store"] == "row" or not leaf._scattered(s, leaf._info[s.name][1], leaf.default()) for s in scattered)
+
+
+@pytest.mark.parametrize("channels, unroll", [(3, 0), (4, 0), (8, 1)])
+def test_few_channels_leave_the_taps_a_loop(channels, unroll):
+    """The compiler unrolls a loop of a few channels: with the taps of a row beside them it would keep more numbers than there are registers."""
+    leaf = schedules.space(parse(f"conv2d:n1,c{channels},o48,h40,w40,k5x5;stride=2,padding=2:f32.f32.f32:nchw").description, TARGETS["x86:avx512"]).leaves["direct"]
+    assert leaf.default()["sum.unroll"] == unroll
+
+
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
 @pytest.mark.parametrize("shape", ["n1,c16,hidden96,o24,h112,w112,k3x3;stride=2", "n1,c24,hidden144,o24,h56,w56,k3x3"])
 def test_layers_of_a_block_hand_on_their_vectors_by_default(shape, layout):
