@@ -410,9 +410,11 @@ class Leaf(KnobSpace):
         return borders.in_padding(self.program, s, lambda load: P.skipped(self.program, s, load, c)) if c[f"{s.name}.padding"] == "skip" else 0.0
 
     def work(self, c) -> int:
-        """Operations that a choice executes, terms that a condition makes zero included."""
+        """Operations that a choice executes, terms that a condition makes zero included; those that one lane of an instruction does together count as one multiply-add."""
         every = {s.name: 2 * math.prod(access.extents(s).values()) for s in self.program.run_stages if s.combiner}
-        return int(sum(n * (1 - self._left_out(self._info[name][0], c)) if name in self._info else n for name, n in every.items()))
+        together = lambda s: dot.find(self.program, s).width if c.get(f"{s.name}.dot") else 1
+        done = {name: (1 - self._left_out(s, c)) / together(s) for name, (s, _, _) in self._info.items()}
+        return int(sum(n * done.get(name, 1) for name, n in every.items()))
 
     def _scattered(self, s, ext, c) -> bool:
         """Whether a tile would be stored number by number: its vectors lie across the output's rows and cannot be turned, or not as whole tiles."""

@@ -147,6 +147,15 @@ def test_tiles_that_cannot_be_turned_wait_for_their_row(tail, store):
     assert leaf.default()["sum.store"] == store
 
 
+def test_pairs_of_products_count_as_one():
+    """VDPBF16PS halves the direct sum, so that a Winograd with large kernels is no longer the better default."""
+    machine = TARGETS["x86:avx512"] | {"features": sorted({*TARGETS["x86:avx512"]["features"], "avx512_bf16"})}
+    order = lambda dtypes: [c["algorithm"] for c in schedules.space(parse(f"conv2d:n1,c512,o512,h7,w7,k3x3;padding=1:{dtypes}:nhwc").description, machine).defaults()]
+    assert order("bf16.f32.bf16")[0] == "direct" and order("f32.f32.f32")[0] == "winograd2"
+    leaf = schedules.space(parse("conv2d:n1,c64,o64,h8,w8,k1x1:bf16.f32.bf16:nhwc").description, machine).leaves["direct"]
+    assert leaf.default()["sum.dot"] and leaf.work(leaf.default()) * 2 == leaf.work(leaf.default() | {"sum.dot": False})
+
+
 def test_tiles_without_channels_wait_for_their_row_too():
     """Three positions across the output's rows cannot be turned in a transpose of four."""
     for id in ("condconv2d:n4,c128,o128,e4,h20,w20,k3x3;padding=1,groups=128:f32.f32.f32:nchw", "involution2d:n1,c96,g6,h40,w40,k5x5;padding=2:f32.f32.f32:nchw"):
