@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping
 
 from . import building
-from .errors import ArgumentError
+from .errors import ArgumentError, TargetError
 
 _LIBRARY = "kernel.cvg"  # of a compiled kernel, inside its folder of the cache
 
@@ -72,6 +72,10 @@ def export(workloads, path, target, threads, logs, name, require) -> ExportRepor
     from .tune.records import Store
     if require not in _ACCEPTED:
         raise ArgumentError(f"export: require must be one of {', '.join(_ACCEPTED)}, got {require!r}")
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArgumentError(f"export: path must be a text or path, got {path!r}")
+    if threads is not None and not _several(threads):
+        raise ArgumentError("export: threads must be a positive int or several, got none")
     named = _named(workloads)
     targets = [resolve(spec) for spec in _several(target)]
     counts = [_count(n) for n in _several(threads)] if threads is not None else [None]
@@ -118,7 +122,7 @@ def _several(value) -> list:
 
 
 def _count(threads) -> int:
-    if not isinstance(threads, int) or threads < 1:
+    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise ArgumentError(f"export: threads must be a positive int or several, got {threads!r}")
     return threads
 
@@ -149,6 +153,7 @@ def compiled(workload, target, threads, logs):
     """See `convgen.api.compile`."""
     from . import cache
     from .errors import LibraryError
+    from .runtime.cpu import missing
     from .runtime.kernel import Kernel
     from .targets import resolve
     from .tune.records import Store
@@ -158,6 +163,8 @@ def compiled(workload, target, threads, logs):
     machine = machine.with_threads(_count(threads)) if threads is not None else machine
     if machine.family == "cuda":
         _require_device(machine)
+    elif missing(machine.features):
+        raise TargetError(f"target {machine.name!r} cannot run here: this machine lacks {', '.join(missing(machine.features))}")
     planned = building.plan(workload, machine, Store.open(logs))
     key = planned.key
     if key in _kernels:
@@ -179,7 +186,6 @@ def compiled(workload, target, threads, logs):
 
 def _require_device(machine) -> None:
     """Raises TargetError where no CUDA device could run the target's code, before anything is compiled."""
-    from .errors import TargetError
     from .runtime.variants import cuda_obstacle
     why = cuda_obstacle(machine.to_json())
     if why:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Iterable
 
+from .errors import ArgumentError
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -47,6 +49,8 @@ def log_roots(logs: str | os.PathLike | Iterable[str | os.PathLike] | None = Non
     """
     given: list[str | os.PathLike] = []
     if logs is not None:
+        if not isinstance(logs, (str, os.PathLike, Iterable)):
+            raise ArgumentError(f"logs must be a folder or several, got {logs!r}")
         given += [logs] if isinstance(logs, (str, os.PathLike)) else list(logs)
     given += [part for part in os.environ.get("CONVGEN_LOGS", "").split(":") if part]
     roots = [Path(folder).expanduser() for folder in given]

@@ -56,9 +56,10 @@ class OperatorCall:
 
     def _key(self, args, kwargs) -> tuple:
         types = self._types
-        key = [a.shape if type(a) in types else a for a in args]
+        # one tuple more around a tuple, which else equals the shape of a tensor in its place
+        key = [a.shape if type(a) in types else (a,) if isinstance(a, tuple) else a for a in args]
         if kwargs:
-            key += [(n, a.shape if type(a) in types else a) for n, a in kwargs.items()]
+            key += [(n, a.shape if type(a) in types else (a,) if isinstance(a, tuple) else a) for n, a in kwargs.items()]
         if self._servers.has_cuda:
             key.append(device_key(args, kwargs))
         return tuple(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convgen.errors import LibraryError
+from convgen.errors import ArgumentError, LibraryError
 from convgen.runtime.bound import Bound
 from convgen.runtime.explain import Explanation
 from convgen.runtime.library import Library, open_unregistered
@@ -43,15 +43,21 @@ class Kernel:
             named = {**dict(zip(order, tensors)), **named}
         if out is not None:
             named["out"] = out
-        return self._call(**named, **self._attributes)
+        return self._call(**self._tensors(named), **self._attributes)
+
+    def _tensors(self, named: dict) -> dict:
+        fixed = next((n for n in named if n in self._attributes), None)
+        if fixed is not None:
+            raise ArgumentError(f"{self.entry['operator']}: this kernel is for {fixed} = {self._attributes[fixed]!r}; it takes tensors alone, got {fixed} = {named[fixed]!r}")
+        return named
 
     def bind(self, **parameters) -> Bound:
         """The kernel with its parameters prepared once; see `Bound`."""
-        return self.library.bind(self.entry["operator"], **parameters, **self._attributes)
+        return self.library.bind(self.entry["operator"], **self._tensors(parameters), **self._attributes)
 
     def explain(self, **tensors) -> Explanation:
         """How these tensors are served."""
-        return self.library.explain(self.entry["operator"], **tensors, **self._attributes)
+        return self.library.explain(self.entry["operator"], **self._tensors(tensors), **self._attributes)
 
     def __repr__(self) -> str:
         return f"<kernel {self.id} for {self.library.variant}>"

@@ -51,7 +51,8 @@ def preferred(shape, strides, spatial, offered: Sequence[str] = FORMATS) -> str:
     """The format of a call, which is that of its output.
 
     `offered` are the formats that the library holds for the operator: a tensor that is both takes the only one offered, else
-    channels_first. A tensor with gaps is copied, into channels_last if its channels lie closest together, else channels_first.
+    channels_first. A tensor with gaps is copied, into channels_last if its channels lie closest together, else channels_first; one
+    whose channels are one and the same (`gray.expand(-1, 3, -1, -1)`) into channels_first, as in PyTorch.
     """
     present = formats(shape, strides, spatial)
     if len(present) == 1:
@@ -60,6 +61,6 @@ def preferred(shape, strides, spatial, offered: Sequence[str] = FORMATS) -> str:
         return offered[0] if len(offered) == 1 else CHANNELS_FIRST
     rest = [d for d in range(1, len(shape)) if d not in spatial and shape[d] != 1]
     pixels = [d for d in spatial if shape[d] != 1]
-    if rest and pixels and all(strides[c] < strides[s] for c in rest for s in pixels):
+    if rest and pixels and all(0 < strides[c] < strides[s] for c in rest for s in pixels):
         return CHANNELS_LAST
     return CHANNELS_FIRST

@@ -31,7 +31,10 @@ class Manifest:
 
 def read(path) -> Manifest:
     """Read and check the manifest of the library at `path`. Raises LibraryError in one sentence."""
-    folder = Path(path)
+    try:
+        folder = Path(path)
+    except TypeError:
+        raise LibraryError(f"a library is named by a text or path, got {path!r}") from None
     try:
         with open(folder / MANIFEST, "rb") as file:
             raw = file.read(_LIMIT + 1)

@@ -104,6 +104,9 @@ class Operator:
             except (ArgumentError, NoKernel) as problem:
                 # Without its traceback, which would keep the callers' tensors alive until the next garbage collection.
                 problems.append((_severity(problem), problem.with_traceback(None)))
+        told = [p for _, p in problems if isinstance(p, _DtypeError)]
+        if len(told) == len(problems) > 1:
+            raise _DtypeError("; or ".join(dict.fromkeys(map(str, told))))
         # The variant that got furthest has the most telling complaint.
         raise max(problems, key=lambda p: p[0])[1]
 
@@ -178,7 +181,8 @@ def _resolve(signature: dict, tensors, attributes) -> Resolved:
     shape = tuple(evaluate(tree, values) for tree in signature["output"]["dims"])
     for axis, size in enumerate(shape):
         if isinstance(size, int) and size < 1:
-            raise ArgumentError(f"{operator}: dimension {axis} of the output would be {size}; the input is too small for the window")
+            why = "an input is empty" if any(0 in tensors[t["name"]][0] for t in signature["tensors"]) else "the input is too small for the window"
+            raise ArgumentError(f"{operator}: dimension {axis} of the output would be {size}; {why}")
     return Resolved(signature, dims, {name: canonical_values[name] for name in specs}, shape)
 
 

@@ -42,7 +42,7 @@ def tune(workloads, target="native", seconds: float | None = None, trials: int |
     if strategy not in ("model", "random"):
         raise TuneError(f"strategy must be 'model' or 'random', got {strategy!r}")
     for name, value in (("seconds", seconds), ("trials", trials)):
-        if value is not None and not value > 0:
+        if value is not None and not (isinstance(value, (int, float)) and value > 0):
             raise TuneError(f"{name} must be positive, got {value!r}")
     machine = target if isinstance(target, dict) else _resolved(target)
     if rpc is not None:

@@ -10,7 +10,8 @@ import pytest
 import convgen
 from convgen import building, cache, exporting
 from convgen.cli import main
-from convgen.errors import ArgumentError
+from convgen.errors import ArgumentError, TargetError
+from convgen.runtime.cpu import family
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,6 +67,17 @@ def test_a_damaged_entry_is_made_again(compiler, conv, monkeypatch):
 def test_mistakes(compiler):
     with pytest.raises(ArgumentError, match="compile: expected a Workload, got str; convgen.workload"):
         convgen.compile("conv2d:n1")
+
+
+def test_a_kernel_takes_tensors_alone(compiler, conv):
+    with pytest.raises(ArgumentError, match=r"conv2d: this kernel is for padding = .*; it takes tensors alone, got padding = 2"):
+        convgen.compile(conv())(padding=2)
+
+
+def test_another_family_is_refused_before_it_is_built(compiler, conv):
+    with pytest.raises(TargetError, match="target .* cannot run here: this machine lacks"):
+        convgen.compile(conv(), "arm:cortex-a72" if family() == "x86" else "x86:avx2")
+    assert not compiler.built
 
 
 def test_command_line(compiler, conv, capsys):

@@ -88,6 +88,9 @@ def test_a_default_that_cannot_be_built_names_the_workload(compiler, conv, home,
     (None, {}, "got NoneType"),
     ("one", {"require": "all"}, "require must be one of any, near, tuned, got 'all'"),
     ("one", {"threads": 0}, "threads must be a positive int or several, got 0"),
+    ("one", {"threads": True}, "threads must be a positive int or several, got True"),
+    ("one", {"threads": []}, "threads must be a positive int or several, got none"),
+    ("one", {"logs": 3}, "logs must be a folder or several, got 3"),
 ])
 def test_mistakes(compiler, conv, home, workloads, options, message):
     with pytest.raises(ArgumentError, match=message):

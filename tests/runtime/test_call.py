@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from convgen.errors import ArgumentError, NoKernel
+from convgen.runtime.layout import preferred
 
 LAST = torch.channels_last
 
@@ -165,6 +166,7 @@ def test_out_may_not_overlap_an_input(lib):
     (lambda lib: lib.conv2d(X, W, None, 1, 1, 1, 1), "conv2d takes at most 6 positional arguments"),
     (lambda lib: lib.conv2d(X, W, stride=2, padding="same"), "conv2d: padding='same' needs stride 1"),
     (lambda lib: lib.conv2d(whole(1, 4, 2, 2), W), "conv2d: dimension 2 of the output would be 0"),
+    (lambda lib: lib.conv2d(X[:0], W), "conv2d: dimension 0 of the output would be 0; an input is empty"),
     (lambda lib: lib.conv2d(X, W, padding=1, out=torch.empty(1, 8, 5, 6)), r"conv2d: out must be float32 \(1, 8, 6, 6\)"),
     (lambda lib: lib.conv2d(X, W, padding=1, out=torch.empty(1, 8, 6, 1).expand(1, 8, 6, 6)), "conv2d: out must not be an expanded tensor"),
 ])
@@ -172,6 +174,19 @@ def test_wrong_arguments_say_what_is_wrong(lib, call, sentence):
     with pytest.raises(ArgumentError, match=sentence) as caught:
         call(lib)
     assert "\n" not in str(caught.value)
+
+
+def test_channels_that_are_one_and_the_same_are_channels_first(lib):
+    gray = X[:, :1].expand(1, 4, 6, 6)
+    assert torch.equal(lib.conv2d(gray, W, padding=1), lib.conv2d(gray.contiguous(), W, padding=1))
+    assert preferred((1, 4, 6, 6), (36, 0, 6, 1), (2, 3)) == "channels_first"
+
+
+def test_a_size_is_no_tensor_of_that_shape(lib):
+    lib.conv2d(X, W, whole(8), (1, 1), padding=1)
+    for bias, stride in (((8,), (1, 1)), (whole(8), torch.zeros(1, 1))):
+        with pytest.raises(ArgumentError):
+            lib.conv2d(X, W, bias, stride, padding=1)
 
 
 def test_a_remembered_call_still_checks(lib):

@@ -311,6 +311,8 @@ def test_arguments_are_checked(tmp_path):
             go(bad, tmp_path)
     with pytest.raises(TuneError, match="seconds must be positive"):
         go(FakeWorkload(), tmp_path, seconds=-1)
+    with pytest.raises(TuneError, match="trials must be positive, got '3'"):
+        go(FakeWorkload(), tmp_path, trials="3")
     elsewhere = {**TARGET, "name": "fake", "features": ["quantum"]}
     with pytest.raises(TargetError, match="fake measures on this machine, which lacks quantum"):
         tune(FakeWorkload(), elsewhere, logs=str(tmp_path))
