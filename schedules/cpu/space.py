@@ -309,6 +309,9 @@ class Leaf(KnobSpace):
                 blocks = [b for b in self.domains[f"{n}.block"] if b]
                 c[f"{n}.block"] = 16 if 16 in blocks else (blocks[-1] if blocks else 0)
             if tiles and s.name in self.cuts.needs(tiles):
+                whole = [v for v in self.domains[f"{n}.vec"] if not (v in moved and v in roles.spatial) and ext[v] % c[f"{n}.lanes"] == 0]
+                if whole and c[f"{n}.vec"] not in whole:
+                    c[f"{n}.vec"] = whole[0]  # the other vectors would reach beyond the tile
                 c[f"{n}.store"] = self.domains[f"{n}.store"][-1]
             elif "tile" in self.domains[f"{n}.producer"]:
                 c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"

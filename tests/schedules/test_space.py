@@ -156,6 +156,15 @@ def test_pairs_of_products_count_as_one():
     assert leaf.default()["sum.dot"] and leaf.work(leaf.default()) * 2 == leaf.work(leaf.default() | {"sum.dot": False})
 
 
+@pytest.mark.parametrize("id", ["depthwise_conv2d:n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nchw", "conv2d:n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nchw"])
+def test_a_cut_takes_vectors_that_fit_its_tiles(id):
+    """Vectors along rows, which suit the layout, would reach beyond a tile; that is no reason to give up the tile."""
+    leaf = next(iter(l for name, l in schedules.space(parse(id).description, TARGETS["x86:avx512"]).leaves.items() if name.startswith("winograd4")))
+    default = leaf.default()
+    assert leaf._default_cut() and all(default[f"cut.{a}"] == size for a, size in leaf._default_cut().items())
+    assert leaf.domains["sum_data_p.vec"][0] != default["sum_data_p.vec"] and leaf.constraint(default) is None
+
+
 def test_tiles_without_channels_wait_for_their_row_too():
     """Three positions across the output's rows cannot be turned in a transpose of four."""
     for id in ("condconv2d:n4,c128,o128,e4,h20,w20,k3x3;padding=1,groups=128:f32.f32.f32:nchw", "involution2d:n1,c96,g6,h40,w40,k5x5;padding=2:f32.f32.f32:nchw"):
