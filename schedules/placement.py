@@ -13,6 +13,7 @@ from convgen.lang.ranges import interval, whole
 from convgen.lang.size import tree_of, value_of
 
 TWICE = 1.5  # work that tiles may repeat at their borders, as a multiple of the work without tiles
+_FEW = (1, 2, 4, 8)  # of an axis that no vector runs along
 _SIZES = (1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 36, 48, 56)
 _OVERHANG = 1.15  # how far the last tile may reach beyond the output
 
@@ -44,9 +45,14 @@ class Cuts:
 
     def _sizes(self, axis) -> list:
         extent = self.extents[axis]
-        sizes = _SIZES if axis in self.positions else [v * self.lanes for v in (1, 2, 4)]
+        sizes = _SIZES if axis in self.positions else [*(_FEW if self._without_lanes(axis) else ()), *(v * self.lanes for v in (1, 2, 4))]
         fits = [v for v in sizes if v < extent and -(-extent // v) * v <= _OVERHANG * extent]
         return [v for v in fits if self.regular({axis: v}) and self.repeated({axis: v}) <= TWICE]
+
+    def _without_lanes(self, axis) -> bool:
+        """Whether every reduction has whole vectors along axes of its own (points of a transform), so that those along this axis are not needed."""
+        own = lambda s: [a for a in s.axes if a.name not in self.extents and a.name not in self.moved[s.name][axis] and value_of(a.size) % self.lanes == 0]
+        return all(own(s) for s in self.program.run_stages if s.combiner)
 
     def _positions(self) -> set:
         """Axes of the output that some stage meets as a position in a window."""
@@ -67,10 +73,12 @@ class Cuts:
     def regular(self, tiles) -> bool:
         """Whether tiles need equally much (borders aside), something of every stage, and one step further each time: then loops inside have one extent."""
         needs = [regions(self.program, self.moved, tiles, {a: t for a in tiles}, clip=False) for t in range(8)]
-        exists = [regions(self.program, self.moved, tiles, {a: t for a in tiles}) for t in range(max(-(-self.extents[a] // size) for a, size in tiles.items()))]
         steps = [{(s, a): now[s][a][0] - before[s][a][0] for s in now for a in now[s]} for before, now in zip(needs, needs[1:])]
-        return all(_extents(n) == _extents(needs[0]) for n in needs) and all(x == steps[0] for x in steps) \
-            and all(hi >= lo for n in exists for r in n.values() for lo, hi in r.values())
+        if any(_extents(n) != _extents(needs[0]) for n in needs) or any(x != steps[0] for x in steps):
+            return False
+        reads = reads_of(self.program)
+        exists = (regions(self.program, self.moved, tiles, {a: t for a in tiles}, reads=reads) for t in range(max(-(-self.extents[a] // size) for a, size in tiles.items())))
+        return all(hi >= lo for n in exists for r in n.values() for lo, hi in r.values())
 
     def repeated(self, tiles) -> float:
         """Work of all tiles over the work without tiles; at least 1."""
@@ -111,24 +119,29 @@ def _extents(need):
     return {name: {a: hi - lo + 1 for a, (lo, hi) in ranges.items()} for name, ranges in need.items()}
 
 
-def regions(program, moved, tiles, trip, clip=True) -> dict:
+def reads_of(program) -> list:
+    """(stage, its extents, its reads of earlier ones as (stage, load)) of every run-time stage."""
+    return [(s, access.extents(s), [(source, load) for load in s.body.loads() if (source := program.stage(load.data[0])) is not None]) for s in program.run_stages]
+
+
+def regions(program, moved, tiles, trip, clip=True, reads=None) -> dict:
     """Stage name → {axis: (first, last)} that one tile needs of each stage that depends on every cut axis.
 
-    `moved`: access.moved(program); `tiles`: axis → size; `trip`: axis → number of the tile; `clip`: count only what exists.
+    `moved`: access.moved(program); `tiles`: axis → size; `trip`: axis → number of the tile; `clip`: count only what exists; `reads`: reads_of(program), where it is at hand.
     """
-    run = program.run_stages
+    reads = reads or reads_of(program)
     follow = {name for name, axes in moved.items() if all(axes[a] for a in tiles)}
-    last = run[-1]
-    need = {last.name: whole(access.extents(last)) | {a: (size * trip.get(a, 0), size * (trip.get(a, 0) + 1) - 1) for a, size in tiles.items()}}
-    for s in reversed(run):
+    extents = {s.name: e for s, e, _ in reads}
+    last = reads[-1][0].name
+    need = {last: whole(extents[last]) | {a: (size * trip.get(a, 0), size * (trip.get(a, 0) + 1) - 1) for a, size in tiles.items()}}
+    for s, own, loads in reversed(reads):
         if s.name not in need:
             continue
-        ranges = need[s.name] | whole({a.name: access.extents(s)[a.name] for a in s.reduce})
-        for load in s.body.loads():
-            source = program.stage(load.data[0])
-            if source is None or source.name not in follow:
+        ranges = need[s.name] | whole({a.name: own[a.name] for a in s.reduce})
+        for source, load in loads:
+            if source.name not in follow:
                 continue
-            ext = access.extents(source)
+            ext = extents[source.name]
             old = need.get(source.name, {})
             new = {}
             for d, (a, index) in enumerate(zip(source.axes, load.args)):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from . import phases, winograd
+from . import fft, phases, winograd
 
 # Each module has rewrites(program) -> {algorithm name: equal program}.
-REWRITES = (phases, winograd)
-_NORM = ("winograd",)
+REWRITES = (phases, winograd, fft)
+_NORM = ("winograd", "fft")
 
 
 def variants(program) -> dict:

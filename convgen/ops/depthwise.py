@@ -8,6 +8,24 @@ from . import plain, torch_forms
 from .conv import MODES, check_padding, output_axes
 
 
+@operator(dims="N C M=1 L K", cite="torch.nn.functional.conv1d with groups = in_channels; long kernels: arXiv:2302.10866, arXiv:2302.06646",
+          formulations={"conv1d": torch_forms.depthwise_conv1d, "rfft": torch_forms.DEPTHWISE_CONV1D_RFFT}, convolution=plain.depthwise, positional="x weight bias stride padding dilation",
+          workloads=["n1,c768,l1024,k1024;padding=1023_0:f32.f32.f32:ncl", "n1,c256,l4096,k4096;padding=4095_0:f32.f32.f32:ncl", "n1,c768,l2048,k128;padding=127_0:f32.f32.f32:ncl",
+                     "n1,c1536,l2048,k4;padding=3_0:f32.f32.f32:nlc:act=silu,bias"])
+def depthwise_conv1d(o, *, stride=ints(1), padding=pads(1), dilation=ints(1), padding_mode=choice(*MODES)):
+    """Depthwise 1-D convolution with channel multiplier M: every channel has its own M kernels; weight [C*M, 1, K]; causal with padding (K - 1, 0).
+
+    K may be as long as the sequence: y[t] = sum_j k[j] u[t - j], as long convolutions define it, has weight[..., K - 1 - j] = k[j].
+    """
+    check_padding(o, padding_mode, (o.L,), padding)
+    o.size("O", o.C * o.M)
+    n, c, (t,) = output_axes(o, 1, [o.window_size(o.L, o.K, stride[0], dilation[0], padding[0])], "O")
+    x = o.input("x", "N C L", pad=padding, mode=padding_mode)
+    w = o.param("weight", "O", 1, "K")
+    k = o.window("K")
+    return o.sum(w[c, 0, k] * x[n, c // o.M, t * stride[0] + k * dilation[0]], k)
+
+
 @operator(dims="N C M=1 H W KH KW", cite="torch.nn.functional.conv2d with groups = in_channels", baseline=torch_forms.depthwise_conv2d, convolution=plain.depthwise,
           positional="x weight bias stride padding dilation",
           workloads=["n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nchw", "n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nhwc", "n1,c64,h56,w56,k7x7;padding=9,dilation=3:f32.f32.f32:nhwc",

@@ -17,6 +17,7 @@ TABLE = (
     conv.conv_transpose1d,
     conv.conv_transpose2d,
     conv.conv_transpose3d,
+    depthwise.depthwise_conv1d,
     depthwise.depthwise_conv2d,
     depthwise.inception_depthwise_conv2d,
     depthwise.dilated_reparam_conv2d,

@@ -76,6 +76,39 @@ def conv_transpose(w, x, weight):
     return y
 
 
+def depthwise_conv1d(w, x, weight):
+    a = w.attributes
+    x, pad = _padded(x, a["padding"], a["padding_mode"])
+    return _conv(1)(x, weight, None, a["stride"], pad, a["dilation"], x.shape[1])
+
+
+def _spectrum(w, x, weight):
+    """The kernels' spectrum at the next power of two over padded sequence and taps, so that nothing wraps around."""
+    import torch
+    import torch.nn.functional as F
+    a = w.attributes
+    d, (lo, hi) = a["dilation"][0], a["padding"][0]
+    wide = weight.squeeze(1)
+    if d > 1:
+        wide = F.pad(wide.unsqueeze(-1), (0, d - 1)).flatten(1)[:, :d * (weight.shape[2] - 1) + 1]
+    points = 1 << (w.dims["L"] + lo + hi - 1).bit_length()
+    return {"x": x, "spectrum": torch.fft.rfft(wide.to(torch.promote_types(wide.dtype, torch.float32)), points).conj(), "points": points, "reach": wide.shape[1]}
+
+
+def _by_spectrum(w, x, spectrum, points, reach):
+    """The whole sequence's transform times the kernels', and back: what long-convolution models run."""
+    import torch
+    import torch.nn.functional as F
+    a, m = w.attributes, w.dims["M"]
+    padded = F.pad(x, a["padding"][0], mode="constant" if a["padding_mode"] == "zeros" else a["padding_mode"])
+    data = torch.fft.rfft(padded.to(torch.promote_types(x.dtype, torch.float32)), points)
+    data = data if m == 1 else data.repeat_interleave(m, 1)
+    return torch.fft.irfft(data * spectrum, points)[..., :padded.shape[-1] - reach + 1:a["stride"][0]].to(x.dtype)
+
+
+DEPTHWISE_CONV1D_RFFT = Prepared(_spectrum, _by_spectrum)
+
+
 def depthwise_conv2d(w, x, weight):
     a = w.attributes
     x, pad = _padded(x, a["padding"], a["padding_mode"])

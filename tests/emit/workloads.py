@@ -19,6 +19,8 @@ HARD = {
                          "n1,c4,o6,h5,w4,k3x3;stride=2x3,padding=1,groups=2,dilation=2x1:nhwc:bias"],
     "conv_transpose3d": ["n1,c3,o5,d2,h3,w3,k2x3x2;stride=2x1x2,padding=0_1x1_1x0_0:ncdhw:bias", "n2,c4,o16,d2,h2,w3,k2x2x3;stride=1x2x3,groups=2:ndhwc:act=gelu",
                          "n1,c2,o3,d4,h3,w5,k1x3x2;stride=3x1x2,dilation=2x2x3:ndhwc:bias", "n1,c4,o8,d1,h1,w7,k2x1x2;stride=3,padding=0_3x1_1x2_0,output_padding=1x2x1,dilation=3x2x1:ncdhw"],
+    "depthwise_conv1d": ["n2,c17,l9,k5;stride=2,padding=0_3,padding_mode=reflect:ncl:act=relu,bias,residual", "n1,c5,m3,l12,k4;padding=6,dilation=2:nlc:act=gelu", "n1,c16,l21,k17;padding=16_0:ncl:bias",
+                         "n2,c3,l40,k31;padding=15,padding_mode=circular:nlc:bn,gate"],
     "depthwise_conv2d": ["n1,c17,h9,w7,k3x5;stride=2x1,padding=1_2x0_4:nchw:act=gelu,bias,residual", "n2,c33,h3,w5,k7x7;padding=3:nhwc:act=hardsigmoid,bias,bn,gate", "n1,c5,m3,h6,w9,k3x3;padding=2,dilation=2,padding_mode=reflect:nhwc",
                          "n1,c16,m2,h8,w17,k3x3;padding=1,padding_mode=circular:nchw:act=relu6", "n1,c1,h12,w9,k2x3;stride=3:nchw", "n3,c8,h5,w4,k3x3;padding=3_1x1_3,padding_mode=replicate:nhwc:residual"],
     "inception_depthwise_conv2d": ["n1,c17,gc3,h6,w7:nchw:bias_h,bias_hw,bias_w", "n2,c24,gc8,h5,w4,square5,band3:nhwc:bias_w", "n1,c37,gc2,h9,w3,band7:nhwc"],

@@ -83,6 +83,9 @@ def test_integer_samples_are_exact_in_float32(name, limit):
         assert all((v == np.round(v)).all() for v in sample.values())
         y, largest, _ = evaluate(w.program, sample, Magnitude())
         assert largest.max() < limit and (np.abs(y) <= largest).all()
-        for call in w.formulations(**{k: torch.from_numpy(v) for k, v in sample.items()}).values():
-            assert np.array_equal(call().numpy(), y)
+        for label, call in w.formulations(**{k: torch.from_numpy(v) for k, v in sample.items()}).items():
+            if label == "rfft":  # a transform rounds
+                np.testing.assert_allclose(call().numpy(), y, rtol=0, atol=4e-6 * largest.max())
+            else:
+                assert np.array_equal(call().numpy(), y)
     check()
