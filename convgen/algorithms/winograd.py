@@ -10,6 +10,7 @@ Source: Lavin and Gray, arXiv:1509.09308; transforms in `cook_toom`. Nested bloc
 
 from __future__ import annotations
 
+import itertools
 from math import prod
 
 from ..lang import access, expr as E
@@ -19,6 +20,8 @@ from . import cook_toom
 
 TILES = {3: (4, 2, 6), 5: (4, 2)}  # taps of a window that is one block → outputs per tile
 BLOCK = 4  # taps per block, and outputs per tile, of longer windows
+_POINTS = (5, 6, 7.5)  # at most so many in tiles of other shapes, to the power of the number of windows
+_MEMORY = (4, 16)  # products that take as long as reading one number of a transformed kernel: from a cache, from main memory
 _LONG = 9  # taps from which blocks pay for the transforms
 _CHANNELS = 16  # fewer do not pay for the transforms of one block
 
@@ -34,12 +37,13 @@ def rewrites(program) -> dict:
     extents = access.extents(stage)
     taps = {extents[k] for _, k in windows}
     if min(taps) >= _LONG:
-        return {f"winograd{BLOCK}_blocks": _rewrite(program, stage, data, kernel, windows, BLOCK, BLOCK)}
+        return {f"{_name(m)}_blocks": _rewrite(program, stage, data, kernel, windows, m, m) for m in [(BLOCK,) * len(windows)]}
     channels = prod(extents[c] for c in access.roles(stage).channel)
     if len(taps) != 1 or channels < _CHANNELS:
         return {}
     taps = next(iter(taps))
-    return {f"winograd{m}": _rewrite(program, stage, data, kernel, windows, m, taps) for m in TILES.get(taps, ())}
+    outputs = tuple(extents[p] for p, _ in windows)
+    return {_name(m): _rewrite(program, stage, data, kernel, windows, m, (taps,) * len(m)) for m in tiles(outputs, taps)}
 
 
 def _match(program, stage):
@@ -83,21 +87,53 @@ def _axis(name, extent):
     return E.Axis(name, Size(int(extent), int(extent), []))
 
 
-def _rewrite(program, stage, data, kernel, windows, m, taps):
-    """The program with `stage` computed in tiles of m outputs and blocks of `taps` taps."""
-    a, g, b = cook_toom.transforms(m, taps)
-    n = m + taps - 1
+def tiles(outputs: tuple, taps: int) -> list:
+    """Outputs per tile along each window: the usual squares, then tiles of other shapes that fit so many `outputs` better (14 in two steps of 7, not four of 4).
+
+    The best of each size (_POINTS) is offered if it saves an eighth of the products of every square of that size, unless another tile's products and
+    transformed kernels together take less time, whatever memory these come from. With those sizes none is less accurate than F(6,3) in all directions.
+    """
+    usual = [(m,) * len(outputs) for m in TILES.get(taps, ())]
+    if taps != 3:
+        return usual
+    points = lambda tile: prod(m + taps - 1 for m in tile)
+    products = lambda tile: points(tile) * prod(-(-n // m) for n, m in zip(outputs, tile))
+
+    def times(tile):
+        pairs = [sorted((products(tile), slow * points(tile))) for slow in _MEMORY]
+        return [3 * longer + shorter for shorter, longer in pairs]  # a third of the shorter one is not hidden behind the other
+    found = []
+    for most in (p ** len(outputs) for p in _POINTS):
+        fit = [t for t in itertools.product(range(2, 8), repeat=len(outputs)) if t not in usual and points(t) <= most]
+        best = min(fit, key=lambda t: (products(t), points(t), [-m for m in t]))
+        if best not in found and all(8 * products(best) <= 7 * products(u) for u in usual if points(u) <= most):
+            found.append(best)
+    better = lambda t, than: all(x < y for x, y in zip(times(t), times(than)))
+    return usual + [t for t in found if not any(better(o, t) for o in usual + found)]
+
+
+def _name(tile: tuple) -> str:
+    """winograd4 for tiles of 4 outputs along every window, winograd2x4 for tiles of 2 by 4."""
+    return "winograd" + "x".join(str(m) for m in (tile if len(set(tile)) > 1 else tile[:1]))
+
+
+def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
+    """The program with `stage` computed in tiles of so many outputs, and blocks of so many taps, along each window."""
+    m, taps = ({p: v for (p, _), v in zip(windows, sizes)} for sizes in (tiles, blocked))
+    n = {p: m[p] + taps[p] - 1 for p in m}
+    a, g, b = zip(*(cook_toom.transforms(m[p], taps[p]) for p in m))
+    a, g, b = (dict(zip(m, matrices)) for matrices in (a, g, b))
     extents = access.extents(stage)
     name = stage.name
-    blocks = {k: _axis(f"{k}_block", -(-extents[k] // taps)) for _, k in windows}
+    blocks = {k: _axis(f"{k}_block", -(-extents[k] // taps[p])) for p, k in windows}
     one = {p: value_of(blocks[k].size) == 1 for p, k in windows}
-    tile = {p: _axis(f"{p}_tile", -(-extents[p] // m)) for p, _ in windows}
+    tile = {p: _axis(f"{p}_tile", -(-extents[p] // m[p])) for p, _ in windows}
     # tiles of data: as many as outputs have, and one more for each further block (m divides a block's taps)
-    grid = {p: tile[p] if one[p] else _axis(f"{p}_grid", value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps // m)) for p, k in windows}
+    grid = {p: tile[p] if one[p] else _axis(f"{p}_grid", value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps[p] // m[p])) for p, k in windows}
     skipped = _only_padding(program, data, windows, grid, one, m, n)
     for p, (_, count) in skipped.items():
         grid[p] = _axis(f"{p}_grid", count)
-    point = {p: _axis(f"{p}_point", n) for p, _ in windows}
+    point = {p: _axis(f"{p}_point", n[p]) for p, _ in windows}
     known = {x.name: x for x in [*stage.axes, *stage.reduce]}
     stages = []
 
@@ -107,11 +143,11 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
         left = [x for x in load.axes() if x != k]
         known |= {v.name: v for v in (point[p], blocks[k])}
         axes = [*(known[x] for x in left), *([] if one[p] else [blocks[k]]), point[p]]
-        tap = known[k] if one[p] else _axis(k, taps)
-        value = E.substitute(load, {} if one[p] else {k: blocks[k] * taps + tap})
-        if not one[p] and extents[k] % taps:
-            value = E.Expr("select", (blocks[k] * taps + tap < extents[k], value, E.to_float(0.0)), "float")
-        stages.append(Stage(f"{name}_kernel_{p}", axes, [tap], "sum", _table(g, point[p], tap) * value))
+        tap = known[k] if one[p] else _axis(k, taps[p])
+        value = E.substitute(load, {} if one[p] else {k: blocks[k] * taps[p] + tap})
+        if not one[p] and extents[k] % taps[p]:
+            value = E.Expr("select", (blocks[k] * taps[p] + tap < extents[k], value, E.to_float(0.0)), "float")
+        stages.append(Stage(f"{name}_kernel_{p}", axes, [tap], "sum", _table(g[p], point[p], tap) * value))
         load = E.Expr("load", stages[-1].axes, "float", (stages[-1].name, None))
     kernel_load = load
 
@@ -121,7 +157,7 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
     amounts = list(padding.amounts) if padding else [(0, 0)] * len(data.args)
     reach = {}
     for d, (p, k) in dims.items():
-        reach[p] = (value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps // m)) * m + taps - 1
+        reach[p] = (value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps[p] // m[p])) * m[p] + taps[p] - 1
         beyond = reach[p] - (extents[p] + extents[k] - 1)
         lo, hi = (value_of(v) for v in amounts[d])
         amounts[d] = (lo, hi + beyond)
@@ -130,8 +166,8 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
     lines = {p: _axis(f"{p}_line", reach[p]) for p, _ in windows}
     for number, (p, _) in enumerate(windows):
         later = [q for q, _ in windows[number + 1:]]
-        step = _axis(f"{p}_step", n)
-        place = {p: (grid[p] + skipped[p][0] if p in skipped else grid[p]) * m + step}
+        step = _axis(f"{p}_step", n[p])
+        place = {p: (grid[p] + skipped[p][0] if p in skipped else grid[p]) * m[p] + step}
         earlier = [q for q, _ in windows[:number]]
         if number == 0:
             d = {v[0]: i for i, v in dims.items()}
@@ -142,8 +178,8 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
             value = E.Expr("load", [place[p] if x.name == lines[p].name else x for x in previous.axes], "float", (previous.name, None))
         rest = [known[x] for x in others]
         axes = [*(point[q] for q in earlier), point[p], *rest, *(grid[q] for q in earlier), grid[p], *(lines[q] for q in later)]
-        stages.append(Stage(f"{name}_data_{p}", axes, [step], "sum", _table(b, point[p], step) * value))
-    moved = {grid[p].name: tile[p] + blocks[k] * (taps // m) - skipped.get(p, (0,))[0] for p, k in windows if not one[p]}
+        stages.append(Stage(f"{name}_data_{p}", axes, [step], "sum", _table(b[p], point[p], step) * value))
+    moved = {grid[p].name: tile[p] + blocks[k] * (taps[p] // m[p]) - skipped.get(p, (0,))[0] for p, k in windows if not one[p]}
     data_load = E.Expr("load", [moved.get(x.name, x) for x in stages[-1].axes], "float", (stages[-1].name, None))
     product = kernel_load * data_load
     for p, (_, count) in skipped.items():
@@ -161,8 +197,8 @@ def _rewrite(program, stage, data, kernel, windows, m, taps):
         previous = stages[-1]
         later = windows[number + 1:]
         axes = [*plain, *(known[q] for q, _ in windows[:number]), *(tile[q] for q, _ in later), *(point[q] for q, _ in later), known[p]]
-        value = E.Expr("load", [known[p] // E.lift(m) if x is tile[p] else x for x in previous.axes], "float", (previous.name, None))
-        stages.append(Stage(f"{name}_result_{p}", axes if later else stage.axes, [point[p]], "sum", _table(a, known[p] % E.lift(m), point[p]) * value))
+        value = E.Expr("load", [known[p] // E.lift(m[p]) if x is tile[p] else x for x in previous.axes], "float", (previous.name, None))
+        stages.append(Stage(f"{name}_result_{p}", axes if later else stage.axes, [point[p]], "sum", _table(a[p], known[p] % E.lift(m[p]), point[p]) * value))
     return access.spliced(program, stage, stages, lambda index: E.Expr("load", index, "float", (stages[-1].name, None)))
 
 
@@ -178,7 +214,7 @@ def _only_padding(program, data, windows, grid, one, m, n) -> dict:
     for p, k in windows[:-1]:
         d = next(i for i, index in enumerate(data.args) if k in index.axes())
         before = value_of(padding.amounts[d][0])
-        first, last = max(0, -((n - 1 - before) // m)), min(value_of(grid[p].size) - 1, (before + shape[d] - 1) // m)
+        first, last = max(0, -((n[p] - 1 - before) // m[p])), min(value_of(grid[p].size) - 1, (before + shape[d] - 1) // m[p])
         if not one[p] and last - first + 1 < value_of(grid[p].size):
             found[p] = (first, last - first + 1)
     return found

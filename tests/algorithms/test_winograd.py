@@ -1,16 +1,18 @@
 """Winograd rewrites are exact in exact arithmetic, apply where they should, and stay within the norm bound as float32 kernels."""
 
+from math import prod
+
 import numpy as np
 import pytest
 
 from convgen import algorithms
-from convgen.algorithms import cook_toom
+from convgen.algorithms import cook_toom, error_measure, winograd
 from convgen.lang import access
 from convgen.lang.program import Program
 from convgen.ops import table
 
 
-@pytest.mark.parametrize("m, r", [(2, 3), (4, 3), (6, 3), (2, 5), (4, 5)])
+@pytest.mark.parametrize("m, r", [*((m, 3) for m in range(2, 8)), (2, 5), (4, 5)])
 def test_transforms_compute_a_correlation_exactly(m, r):
     a, g, b = cook_toom.transforms(m, r)
     rng = np.random.default_rng(0)
@@ -27,6 +29,8 @@ _CASES = [
     ("conv2d", dict(N=1, C=16, O=3, H=8, W=8, kernel=3, padding=2, padding_mode="reflect")),
     ("conv2d", dict(N=1, C=16, O=3, H=8, W=8, kernel=3, padding=2, padding_mode="circular")),
     ("conv1d", dict(N=2, C=16, O=6, L=17, kernel=3, padding=1, residual=True, bn=True, gate=True)),
+    ("conv2d", dict(N=2, C=16, O=3, H=14, W=14, kernel=3, padding=1)),
+    ("conv2d", dict(N=1, C=16, O=3, H=6, W=12, kernel=3, padding=1)),
 ]
 
 
@@ -39,6 +43,24 @@ def test_rewritten_sums_equal_the_direct_one(name, case):
     assert {"winograd2", "winograd4", "direct"} <= set(variants)
     for program in variants.values():
         np.testing.assert_allclose(program.reference(tensors), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("outputs, others", [((14, 14), [(7, 2), (7, 4)]), ((7, 7), [(4, 2)]), ((28, 28), [(7, 4)]), ((40, 40), [(5, 5)]), ((9, 9), [(3, 3), (5, 3)]), ((24, 24), []), ((12,), [(3,)])])
+def test_tiles_of_other_shapes_where_they_fit_better(outputs, others):
+    """Worked out by hand: on 14x14, for example, squares of 4 multiply 36 points 4x4 times, 7x2 as many 2x7 times and 7x4 54 points 2x4 times."""
+    assert winograd.tiles(outputs, 3) == [(m,) * len(outputs) for m in (4, 2, 6)] + others
+
+
+@pytest.mark.parametrize("height", range(4, 60))
+def test_offered_tiles_save_and_are_accurate(height):
+    for outputs in ((height, height), (height, 14), (height,)):
+        work = lambda tile: prod(m + 2 for m in tile) * prod(-(-n // m) for n, m in zip(outputs, tile))
+        usual, others = winograd.tiles(outputs, 3)[:3], winograd.tiles(outputs, 3)[3:]
+        assert len(others) <= 3
+        for tile in others:
+            assert all(work(tile) < work(u) for u in usual if prod(m + 2 for m in u) <= prod(m + 2 for m in tile))
+            error = prod(float(error_measure.squared(m, cook_toom.POINTS[m + 1], 3)) ** 0.5 for m in tile)
+            assert error <= float(error_measure.squared(6, cook_toom.POINTS[7], 3))
 
 
 _LONG = [

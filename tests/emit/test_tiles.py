@@ -55,3 +55,13 @@ def test_large_kernels_skip_tiles_of_padding(kernels):
         assert any(e.op == "select" for s in leaf.program.run_stages for e in s.body.walk())
         wrong, _ = kernels.check([w], choice=leaf.default())
         assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("plane, algorithms", [((14, 14), ("winograd7x2", "winograd7x4")), ((7, 7), ("winograd4x2",)), ((9, 9), ("winograd3", "winograd5x3"))])
+def test_tiles_of_every_shape(kernels, plane, algorithms):
+    """Judged by the norm bound, like all of Winograd."""
+    w = table.get("conv2d")(N=1, C=32, O=16, H=plane[0], W=plane[1], kernel=3, padding=1, bias=True)
+    leaves = schedules.space(w.description, target()).leaves
+    for name in algorithms:
+        wrong, _ = kernels.check([w], choice=leaves[name].default())
+        assert not wrong, "\n".join(wrong)
