@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-CALL = 3.0  # bytes held during a call, over those of its inputs and output: these themselves, and scratch memory
+from ..lang.count import CALL
+
 PREPARED = 8.0  # bytes of prepared parameters over those of the parameters as given
 
 

@@ -51,5 +51,13 @@ def _why(options) -> None:
     answers = []
     for case in arguments.cases(options):
         found = logs.why(case.workload, options.target, options.logs)
-        answers.append({"workload": case.workload.id, "origin": found.origin, "reason": str(found.reason), "choice": found.choice})
-    show(options, answers, "\n".join(f"{a['workload']}: {a['origin']}: {a['reason']}" for a in answers))
+        memory = (found.record or {}).get("memory")
+        answers.append({"workload": case.workload.id, "origin": found.origin, "reason": str(found.reason), "choice": found.choice, "memory": memory})
+    show(options, answers, "\n".join(f"{a['workload']}: {a['origin']}: {a['reason']}{_held(a['memory'])}" for a in answers))
+
+
+def _held(memory: dict | None) -> str:
+    """What a record says of a call's memory, as the end of a line; nothing where it is older than such facts."""
+    if memory is None:
+        return ""
+    return f"; a call holds {memory['ratio']:.1f} times its inputs and output" + (f": {memory['why']}" if memory["why"] else "")

@@ -12,6 +12,7 @@ from .ranges import simplify
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "uint16": 2, "int8": 1, "uint8": 1}
 INDEXABLE = 2**31 - 2**16  # elements of one tensor at most: kernels count them in 32 bits, a block of threads beyond the last one included
+CALL = 3.0  # bytes that a call should hold at most, over those of its inputs and output: these themselves, and temporaries
 _COUNTED = {"+", "-", "*", "/", "min", "max", "exp", "sigmoid", "tanh", "erf", "sqrt", "abs"}
 
 
@@ -69,6 +70,12 @@ def _condition(e, extents):
 def flops(program) -> int:
     """Work of one call. Stages that run when parameters are bound are not part of a call."""
     return sum(stage_flops(s) for s in program.run_stages)
+
+
+def border_bytes(program) -> int:
+    """Bytes of the inputs and the output of one call."""
+    tensors = [(t.shape, t.dtype) for t in program.tensors if t.kind == "input"] + [(program.output.shape, program.output.dtype)]
+    return sum(math.prod(shape) * BYTES[dtype] for shape, dtype in tensors)
 
 
 def least_bytes(program) -> int:

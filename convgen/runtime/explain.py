@@ -30,6 +30,7 @@ class Explanation:
     device: str = "cpu"              # or "cuda:0", ...
     code: str | None = None          # CUDA: the architecture that the code was made for, or the PTX that the driver compiles for the device
     launches: int = 0                # CUDA: kernels that a call launches
+    memory: dict | None = None       # bytes of inputs and output ("border") and of temporaries ("scratch"), what a call holds over its border ("ratio"), why it is much
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -49,6 +50,9 @@ class Explanation:
             lines.append(f"  {self.launches} launches on {self.device}, code for {self.code}; {self.workspace} bytes of scratch memory")
             if self.code.startswith("PTX"):
                 lines.append("  the driver compiles this code for the device when it is first used; export a variant for its architecture to spare that")
+        if self.memory is not None:
+            why = f": {self.memory['why']}" if self.memory["why"] else ""
+            lines.append(f"  a call holds {self.memory['ratio']:.1f} times its inputs and output{why}")
         if self.measured_us is not None:
             against = ""
             if self.torch_us is not None:
@@ -70,4 +74,4 @@ def explain(server: Server, operator: str, seen, attributes) -> Explanation:
         entry["id"], entry["symbol"], found.kernel.how, entry.get("origin"), entry.get("record"), choice.target, choice.refused,
         entry["layout"], found.format, tuple(copies), bool(entry.get("prepare")), server.threads, entry.get("threads"),
         entry.get("workspace") or 0, entry.get("measured_us"), entry.get("torch_us"),
-        server.device, choice.code, sum(len(step.get("launches") or ()) for step in steps))
+        server.device, choice.code, sum(len(step.get("launches") or ()) for step in steps), entry.get("memory"))

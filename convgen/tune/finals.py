@@ -1,6 +1,6 @@
 """The end of tuning a workload: the fastest race the default, and the winner is recorded.
 
-The fastest wins unless it cannot be told from someone simpler; only what passed every oracle may race.
+The fastest wins unless it cannot be told from someone simpler, or holds far more memory than someone hardly slower; only what passed every oracle may race.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 from typing import Sequence
 
 from ..errors import WorkerError
+from ..lang.count import CALL
 from .records import choice_key
 from .result import Row
 from .task import KEPT, Task, Trial
@@ -17,6 +18,7 @@ from .timing import quartiles
 log = logging.getLogger("convgen")
 
 CLEAR = 1.005  # a median ratio below this is no difference
+HARDLY = 1.02  # how much slower may be what holds less memory
 MOST = 0.75  # a real difference shows in at least this share of the paired rounds
 
 
@@ -32,6 +34,13 @@ def pick(rows: Sequence[Sequence[float]]) -> int:
         if not clearly_faster(rows[fastest], rows[index]):
             return index
     return fastest
+
+
+def frugal(winner: int, rows: Sequence[Sequence[float]], ratios: Sequence[float]) -> int:
+    """The winner, or where it holds too much memory the fastest of those that do not and are hardly slower. `ratios`: what calls hold over their inputs and output."""
+    medians = [quartiles(list(row))[1] for row in rows]
+    modest = [i for i, ratio in enumerate(ratios) if ratio <= CALL and medians[i] <= HARDLY * medians[winner]]
+    return winner if ratios[winner] <= CALL or not modest else min(modest, key=lambda i: medians[i])
 
 
 def clearly_faster(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -95,7 +104,7 @@ def _race(task: Task, contestants: list[Trial], budget: float, only: Trial | Non
     for trial, medians, leasts in zip(contestants, rows["median"], rows["least"]):
         low, trial.median_us, high = quartiles(medians)
         trial.spread_us, trial.least_us = high - low, min(leasts)
-    winner = contestants.index(only) if only else pick(rows["least"])
+    winner = contestants.index(only) if only else frugal(pick(rows["least"]), rows["least"], [(t.built.entry.get("memory") or {}).get("ratio", 0.0) for t in contestants])
     first = contestants[0]
     if choice_key(first.choice) != choice_key(task.default):
         return contestants[winner], None, len(rows["least"][0])

@@ -326,6 +326,8 @@ class Task:
                   "dims": self.description["dims"], "attributes": self.description.get("attributes", {}),
                   "layout": self.description.get("layout"), "dtypes": dtypes_of(self.description),
                   "versions": self.context.environment.versions()}
+        if trial.built is not None and "memory" in trial.built.entry:
+            record["memory"] = trial.built.entry["memory"]
         if self.torch is not None:
             record |= {"torch_us": round(self.torch["median_us"], 3), "torch_min_us": round(self.torch["min_us"], 3)}
         return record

@@ -9,7 +9,7 @@ import itertools
 import math
 
 from convgen.emit import borders, dot, plan as P
-from convgen.lang import access, expr as E
+from convgen.lang import access, count, expr as E
 from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of, value_of
 
@@ -19,6 +19,7 @@ from ..placement import TWICE, Cuts, tiles_of
 _BODY = 700  # vector operations in one unrolled body
 _ROW = 1800  # and in all tiles of a row, where each has code of its own
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
+_HELD = 1.02  # time that holding no more than a call should (count.CALL) is worth
 _PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _SHORT = 4  # channels whose loop the compiler unrolls by itself
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
@@ -404,6 +405,9 @@ class Leaf(KnobSpace):
             fixed = self.cuts.fixed_bytes(tiles)
             again = trips * fixed * (2 if fixed < l2 else 4) / max(1, self.program.flops) if tiles else 0.0  # an operation takes as long as half a byte
             cost = (self._repeated(tiles) * idle + again + 0.03 * len(tiles) if tiles else 1.0) * (1 + 0.12 * spilled)
+            held = self.cuts.bytes(tiles) * (threads if tiles else 1)
+            if held > (count.CALL - 1) * count.border_bytes(self.program):
+                cost *= _HELD
             if best is None or cost < best[0]:
                 best = (cost, tiles)
         return best[1]

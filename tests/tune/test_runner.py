@@ -5,7 +5,7 @@ import pytest
 from convgen.errors import WorkerError
 from convgen.lang import parse
 from convgen.tune import timing
-from convgen.tune.finals import pick
+from convgen.tune.finals import frugal, pick
 from convgen.tune.measure import LocalRunner, measuring_environment
 from convgen.tune.roofline import fastest_possible_us
 from tests.tune.c_kernels import compile_kernel, entry
@@ -119,6 +119,13 @@ def test_roofline_is_generous_but_finite():
     assert 0 < fastest_possible_us(peak, 0, target, "E") < 1e6 / 4
     assert fastest_possible_us(peak, 0, target, "N") < fastest_possible_us(peak, 0, target, "E")
     assert fastest_possible_us(0, 1e12, target, "E") > 1e5
+
+
+def test_memory_decides_between_times_that_hardly_differ():
+    rows = [[100.0, 101.0, 99.0], [101.0, 102.0, 100.0], [110.0, 111.0, 109.0], [101.5, 101.5, 101.5]]
+    assert frugal(0, rows, [4.0, 2.5, 1.0, 1.0]) == 1  # the fastest that hardly is slower
+    assert frugal(0, rows, [4.0, 3.5, 1.0, 3.5]) == 0  # a tenth slower is too slow
+    assert frugal(0, rows, [3.0, 1.0, 1.0, 1.0]) == 0  # nothing is won
 
 
 def test_pick_needs_a_clear_difference():
