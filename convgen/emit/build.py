@@ -28,8 +28,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         raise EmitError(f"{described.id}: {reason}")
     program = space.program(choice)
     made = _PLANS[target["family"]](program, choice) if target["family"] in _PLANS else plan.make(program, choice, target["lanes"]["float32"])
-    planned = plan.staged_bytes(made)  # before lowering makes the batch symbolic
-    held = lambda scratch: memory.held(program, made, choice, 1 if target["family"] == "cuda" or program.any_batch else target["threads"], scratch)
+    planned, largest = plan.staged_bytes(made), memory.largest(made)  # before lowering makes the batch symbolic
     family = importlib.import_module(f".{_CODE.get(target['family'], 'machine')}", __package__)
     try:
         lowered = lower.lower(made, symbol, family.MATH)
@@ -46,7 +45,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         "attributes": program.attributes, "layout": program.layout, "dtypes": {t.name: t.dtype for t in program.tensors}, "output_dtype": program.output.dtype,
         "args": lowered.args, "align": ALIGNMENT, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
         "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "hash": described.hash,
-        "memory": held(code["workspace"]),
+        "memory": memory.held(program, largest, choice, 1 if target["family"] == "cuda" or program.any_batch else target["threads"], code["workspace"]),
     } | code
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 from ..lang.count import BYTES, CALL, border_bytes
-from . import plan as P
 
 
-def held(program, plan, choice: dict, threads: int, scratch: int) -> dict:
+def held(program, largest: str, choice: dict, threads: int, scratch: int) -> dict:
     """{"border": bytes of inputs and output, "scratch": bytes of temporaries of all threads together, "ratio": what a call holds over its border, "why"}.
 
-    `scratch`: bytes of one thread. Where stages run tile by tile of the output every thread has temporaries of its own. "why" is a sentence where the
+    `largest`: of the kernel's plan; `scratch`: bytes of one thread. Where stages run tile by tile of the output every thread has temporaries of its own. "why" is a sentence where the
     ratio is above `count.CALL`, else None.
     """
     cut = {name.removeprefix("cut."): size for name, size in choice.items() if name.startswith("cut.")}
@@ -26,12 +25,12 @@ def held(program, plan, choice: dict, threads: int, scratch: int) -> dict:
             place = f"the output is not cut into tiles (along {', '.join(cut)}), which would hold less but read parameters or borders again"
         else:
             place = "the output cannot be cut into tiles without repeating work"
-        why = f"{_largest(plan)} lie between its stages, and {place}"
+        why = f"{largest} lie between its stages, and {place}"
     return {"border": border, "scratch": total, "ratio": round(ratio, 2), "why": why}
 
 
-def _largest(plan) -> str:
-    """The names of the temporaries that take the most memory."""
+def largest(plan) -> str:
+    """The names of the temporaries that take the most memory, of a plan whose batch is still a number."""
     sizes = {}
     for p in plan.stages:
         if not p.is_output and p.stage is not plan.output:

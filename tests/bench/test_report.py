@@ -205,7 +205,7 @@ def test_command_line(result, tmp_path, capsys):
 
 
 LAYERS = {"resnet50": 53, "mobilenetv2": 52, "convnext_t": 58, "replknet31b": 130, "unireplknet_t": 86, "inceptionnext_t": 58, "van_b1": 84, "im2win12": 12, "spine": 9, "dynamic": 43,
-          "batch8": 11, "blocks": 90, "variants": 12, "groups": 58, "lowprecision": 116}
+          "batch8": 11, "blocks": 90, "variants": 12, "groups": 58, "long": 6, "lowprecision": 116}
 
 
 def test_all_suites():

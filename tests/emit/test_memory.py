@@ -12,7 +12,7 @@ BLOCK = "inverted_residual2d:n1,c16,hidden96,o16,h16,w16,k3x3:f32.f32.f32:nhwc"
 def held(id, cut, scratch):
     space = schedules.space(parse(id).description, target("x86:avx512"))
     choice = space.default() | cut
-    return memory.held(space.program(choice), plan.make(space.program(choice), choice, 16), choice, THREADS, scratch)
+    return memory.held(space.program(choice), memory.largest(plan.make(space.program(choice), choice, 16)), choice, THREADS, scratch)
 
 
 def test_a_call_that_holds_little_needs_no_reason():
