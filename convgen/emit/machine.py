@@ -8,6 +8,7 @@ import re
 import tvm
 import tvm.s_tir.analysis
 from tvm import s_tir
+from tvm.tirx import transform
 
 from ..targets.target import TRIPLES
 from . import vector_math
@@ -36,16 +37,23 @@ def _cautious(functions) -> dict:
 
     Loops over vectors, which schedules make, are none of its business.
     """
-    divisors = {int(d) for f in functions for d in re.findall(r"% (\d+)", f.script())}
+    module = _without_blocks(tvm.IRModule({f"f{i}": f for i, f in enumerate(functions)}))
+    simple = transform.StmtSimplify()(transform.FlattenBuffer()(module))  # only remainders that stay: not those that find a lane in a block of vectors
+    divisors = {int(d) for f in simple.functions.values() for d in re.findall(r"% (\d+)", f.script())}
     return {"cl-opt": ["-vectorize-loops=false"]} if any(d & (d - 1) == 0 for d in divisors) else {}
 
 
 def _scratch(module) -> int:
     """Bytes of temporaries that one thread holds at most; a constant of the scheduled loops unless the batch is open."""
+    sizes = s_tir.analysis.calculate_allocated_bytes(_without_blocks(module)["main"])
+    return sum(int(size) for scopes in sizes.values() for size in scopes.values())
+
+
+def _without_blocks(module):
+    """Scheduled functions as plain loops."""
     for name in ("LowerInitBlock", "PlanAndUpdateBufferAllocationLocation", "ConvertBlocksToOpaque", "CompactBufferAllocation", "LowerMatchBuffer", "LowerOpaqueBlock"):
         module = getattr(s_tir.transform, name)()(module)
-    sizes = s_tir.analysis.calculate_allocated_bytes(module["main"])
-    return sum(int(size) for scopes in sizes.values() for size in scopes.values())
+    return module
 
 
 def target_of(target: dict) -> dict:
