@@ -302,9 +302,10 @@ class Task:
         default = self.trials.get(choice_key(self.default))
         if default_ratio is None and default is not None:
             default_ratio = default.least_us / chosen.least_us
-        if chosen.median_us > BUSY * chosen.least_us:
-            row.note = row.note or f"the machine was busy while measuring: undisturbed it took {chosen.least_us:.4g} µs"
         row.us, row.spread, row.default_ratio = round(chosen.median_us, 3), round(chosen.spread_us, 3), default_ratio and round(default_ratio, 4)  # as recorded
+        least = round(chosen.least_us, 3)
+        if row.us > BUSY * least:
+            row.note = row.note or f"the machine was busy while measuring: undisturbed it took {least:.4g} µs"
         row.record = record or self.record(chosen, 1)
         row.baseline_ratio = self.torch["min_us"] / chosen.least_us if self.torch else None
         return row

@@ -191,9 +191,10 @@ class _Absorbing:
             return task.summary()
         settled = self._settled(task)
         if settled is not None:
-            row = task.summary(default_ratio=settled.get("default_ratio"), record=settled)
-            row.us, row.spread = settled["median_us"], settled["spread_us"]
-            return row
+            winner = task.trials.get(choice_key(settled["choice"]))
+            if winner is not None:
+                winner.median_us, winner.spread_us, winner.least_us = settled["median_us"], settled["spread_us"], settled["min_us"]
+            return task.summary(winner, settled.get("default_ratio"), settled)
         answers.final = final
         for trial in task.trials.values():  # only those that raced on the device race here
             if trial.built is not None and trial.built.path not in final["candidates"]:

@@ -80,6 +80,26 @@ def test_only_what_passed_is_recorded_as_measured(measured):
     assert again.tuned.rows[0].record == final and again.tuned.rows[0].us == final["median_us"] and str(again.tuned) == str(absorbed.tuned)
 
 
+@pytest.mark.parametrize("disturbed", [1.2, 3.7])
+def test_a_race_reads_the_same_when_it_comes_in_again(tmp_path, disturbed):
+    """Whether the device was busy in the race is said from what is recorded, not from single measurements before it."""
+    made, wave = wave_of(tmp_path, ["right"] * 2)
+    assert run(wave)[0] == 0
+    result = result_of(wave)
+    entries, _ = journal.read(result)
+    for line in entries:
+        if line["kind"] == "candidate":
+            line.update(median_us=12.34567, min_us=12.34567)
+        if line["kind"] == "final":
+            line.update(median=[[disturbed * 7.6543219] * 3] * len(line["candidates"]), least=[[7.6543219] * 3] * len(line["candidates"]))
+    result.write_bytes(b"".join(map(journal.encode, entries)))
+    first, again = (absorb(result, logs=tmp_path / "records") for _ in range(2))
+    assert first.new and not again.new
+    said, recorded = ([part(r) for r in (first, again)] for part in (lambda r: str(r.tuned), lambda r: r.tuned.rows[0].record))
+    assert said[0] == said[1] and recorded[1] == {"format": 1, **recorded[0]}
+    assert ("machine was busy" in str(first.tuned)) == (disturbed > 1.5)
+
+
 def test_the_next_wave_holds_nothing_twice_and_races_the_best(tmp_path):
     made, first = wave_of(tmp_path, ["right"] * 4, "first")
     assert run(first)[0] == 0
