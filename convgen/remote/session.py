@@ -19,6 +19,7 @@ from .kernel import RemoteKernel
 
 ANSWER = 10.0  # seconds beyond a session's end after which a server that still says nothing is given up
 PATIENCE = 15.0  # seconds without any server of the key before there is none left; a server that restarts is back sooner
+LOOK = 0.5  # seconds between two looks whether there is a server; patience counts looks, so that whoever was held up looks again
 
 
 class TrackerLink:
@@ -65,38 +66,39 @@ class TrackerLink:
 
 
 def acquire(tracker: dict, seconds: float, wait: float):
-    """(session, address) of the next free server; the server ends the session after `seconds`.
+    """(session, address, monotonic time at which it began) of the next free server; the server ends the session after `seconds`.
 
     Waits at most `wait` seconds while servers are busy, WorkerError("busy"), and PATIENCE where none is registered, "device".
     """
     name, key = f"{tracker['host']}:{tracker['port']}", tracker["key"]
-    begun = seen = time.monotonic()
-    unreached, since = None, 0.0  # a server that the tracker named and that did not answer
+    waited = missed = failed = 0.0
+    unreached = None  # a server that the tracker named and that did not answer
     watch = TrackerLink(tracker["host"], tracker["port"])
     try:
         while True:
             asked = TrackerLink(tracker["host"], tracker["port"])
             try:
                 asked.request(key)
-                while not asked.ready(0.5):
-                    seen = time.monotonic() if watch.servers(key) else seen
-                    if time.monotonic() - seen > min(PATIENCE, wait):
+                while not asked.ready(LOOK):
+                    waited, missed = waited + LOOK, 0.0 if watch.servers(key) else missed + LOOK
+                    if missed > min(PATIENCE, wait):
                         raise WorkerError("device", f"no server with the key {key!r} is left at the tracker {name}")
-                    if time.monotonic() - begun > wait:
+                    if waited > wait:
                         raise unreached or WorkerError("busy", f"no server with the key {key!r} at the tracker {name} was free within {wait:.0f} s")
                 host, port, matchkey = asked.answer()
                 # A machine that was switched off says nothing, and TVM waits for it without end: the alarm then ends this process.
                 signal.setitimer(signal.ITIMER_REAL, seconds + ANSWER)
-                return rpc.connect(host, port, matchkey, session_timeout=seconds), f"{host}:{port}"
+                begun = time.monotonic()
+                return rpc.connect(host, port, matchkey, session_timeout=seconds), f"{host}:{port}", begun
             except OSError as error:
                 raise WorkerError("device", f"the tracker at {name} was lost: {error}") from None
             except RuntimeError:  # that server has just died, and the tracker will notice; or its address is no good
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                since = since if unreached else time.monotonic()
                 unreached = WorkerError("device", f"the server {host}:{port} that the tracker {name} names cannot be reached")
-                if time.monotonic() - since > min(PATIENCE, wait):
+                failed += LOOK
+                if failed > min(PATIENCE, wait):
                     raise unreached from None
-                time.sleep(0.1)
+                time.sleep(LOOK)
             finally:
                 asked.close()
     finally:
@@ -107,8 +109,8 @@ class Session:
     """One server, for `seconds` at most. `facts` is what it says of its machine, {} for a server that says nothing."""
 
     def __init__(self, tracker: dict, seconds: float, wait: float):
-        self.remote, self.address = acquire(tracker, seconds, wait)
-        self.seconds, self.begun = seconds, time.monotonic()
+        self.seconds = seconds
+        self.remote, self.address, self.begun = acquire(tracker, seconds, wait)
         self.facts: dict = {}
         self._count = 0
 

@@ -230,10 +230,10 @@ class Worker:
         target = self.process.stdin.fileno()
         while data:
             left = self._deadline - time.monotonic()
-            if left <= 0:
-                self._over_limit()
             out, err = self.process.stdout.fileno(), self.process.stderr.fileno()
-            readable, writable, _ = select.select([out, err], [target], [], left)
+            readable, writable, _ = select.select([out, err], [target], [], max(0.0, left))
+            if left <= 0 and not writable:
+                self._over_limit()
             if err in readable:
                 self._drain_errors()
             if writable:
@@ -257,11 +257,11 @@ class Worker:
                 except ValueError:
                     return {}
             now = time.monotonic()
-            if now >= self._deadline:
-                self._over_limit()
             end = self._deadline if until is None else min(until, self._deadline)
             out, err = self.process.stdout.fileno(), self.process.stderr.fileno()
             readable, _, _ = select.select([out, err], [], [], max(0.0, end - now))
+            if now >= self._deadline and out not in readable:  # an answer that came while this process was held up counts
+                self._over_limit()
             if not readable and until is not None and end == until:
                 return None
             if err in readable:
@@ -274,6 +274,8 @@ class Worker:
                 if not data:
                     self._died()
                 self._buffer += data
+                if now >= self._deadline and b"\n" not in self._buffer:
+                    self._over_limit()
                 if len(self._buffer) > _LONGEST_ANSWER:
                     self.kill()
                     raise WorkerError(self.crash_kind, "the worker flooded its answer channel")
@@ -297,7 +299,7 @@ class Worker:
 
     def _died(self):
         process = self.process
-        for _ in range(100):  # a child may close its pipe a moment before it ends, or never end
+        for _ in range(1000):  # a child may close its pipe a moment before it ends, or never end
             try:  # look without reaping: until it is reaped its process group is still ours to kill
                 if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
                     break

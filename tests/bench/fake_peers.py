@@ -75,7 +75,7 @@ def doomed(case):
 def meeting(case, folder, me, other):
     """Ready once another contestant is being prepared, too."""
     Path(folder, me).touch()
-    for _ in range(1000):
+    for _ in range(6000):
         if Path(folder, other).exists():
             return timed(case, 100)
         time.sleep(0.02)

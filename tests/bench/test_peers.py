@@ -62,14 +62,14 @@ def test_libraries(stage, tmp_path, library):
     served = 0
     for id in PLAIN + OTHERS:
         workload, expected = convgen.workload(id), str(tmp_path / "expected.npy")
-        stage.ask("referee", 60, "reference", workload=id, path=expected)
+        stage.ask("referee", 240, "reference", workload=id, path=expected)
         for contestant in offered(workload, [library]):
             try:
-                stage.ask(library, 60, "build", key="one", peer=contestant.peer, options=contestant.options, workload=id)
+                stage.ask(library, 240, "build", key="one", peer=contestant.peer, options=contestant.options, workload=id)
             except WorkerError as problem:
                 assert problem.kind == "absent" and str(problem) and (id in OTHERS or library == "ncnn"), f"{id}: {problem}"
                 continue
-            assert stage.ask(library, 60, "check", key="one", expected=expected, dtype=workload.out_dtype)["error"] < TOLERANCE["float32"]
+            assert stage.ask(library, 240, "check", key="one", expected=expected, dtype=workload.out_dtype)["error"] < TOLERANCE["float32"]
             served += 1
     stage.end(library)
     assert served >= (10 if library != "ncnn" else 5)

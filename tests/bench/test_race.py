@@ -103,11 +103,14 @@ def test_who_measures_while_it_prepares_does_so_alone(race):
 def test_processes_stand_still_when_it_is_not_their_turn(race, stage):
     race(fake("convgen", us=100), fake("spinner", "spinning", process="spinner"))
     pid = stage._workers["spinner"].process.pid
+    states = lambda: {Path(f"/proc/{pid}/task/{t.name}/stat").read_text().rpartition(")")[2].split()[0] for t in Path(f"/proc/{pid}/task").iterdir()}
+    for _ in range(6000):  # a thread that waits for a processor stands still once it gets one
+        if states() == {"T"}:
+            break
+        time.sleep(0.01)
     before = seconds_of_group(pid)
     time.sleep(0.3)
-    assert seconds_of_group(pid) == before
-    states = [Path(f"/proc/{pid}/task/{t.name}/stat").read_text().rpartition(")")[2].split()[0] for t in Path(f"/proc/{pid}/task").iterdir()]
-    assert set(states) == {"T"}
+    assert seconds_of_group(pid) == before and states() == {"T"}
     stage.end("spinner")
 
 

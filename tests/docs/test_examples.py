@@ -46,4 +46,4 @@ def test_dilation_is_served_where_its_file_is_unknown(dilation2d, tmp_path):
         assert np.abs(y.numpy() - case["expected"]).max() < 1e-6
         assert not any("dilation2d" in name for name in sys.modules)
     """)
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=tmp_path, timeout=280)

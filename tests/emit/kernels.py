@@ -24,7 +24,7 @@ class Kernels:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.workers = [Worker([sys.executable, str(Path(__file__).with_name("batch.py"))], env={"PYTHONPATH": path}, max_jobs=150) for _ in range(workers)]
 
-    def ask(self, jobs, timeout=120.0):
+    def ask(self, jobs, timeout=280.0):
         """One answer or WorkerError per job (a dict with "cmd"), in order."""
         jobs, answers, running = list(enumerate(jobs)), {}, {}
         while jobs or running:

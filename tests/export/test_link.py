@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -73,19 +74,25 @@ def test_an_older_library_is_replaced(kernels, tmp_path):
 
 def test_readers_see_the_old_library_or_the_new_one(kernels, tmp_path):
     path = export(kernels, tmp_path / "ops.cvg", keep=slice(0, 1))
-    seen, stop = set(), threading.Event()
+    written, seen, failed, stop = [manifests.read(path).sha256], set(), [], threading.Event()
 
     def read():
-        while not stop.is_set():
-            seen.add(manifests.read(path).sha256)
+        try:
+            while not stop.is_set():
+                seen.add(manifests.read(path).sha256)
+        except Exception as error:
+            failed.append(error)
 
     reader = threading.Thread(target=read)
     reader.start()
+    while not (seen or failed):
+        time.sleep(0.01)
     for keep in (slice(1, 2), slice(2, 3)):
         export(kernels, tmp_path / "ops.cvg", keep=keep)
+        written.append(manifests.read(path).sha256)
     stop.set()
     reader.join()
-    assert seen and len(seen) <= 3
+    assert not failed and seen <= set(written) and len(set(written)) == 3
 
 
 def test_a_damaged_library_may_be_replaced(kernels, tmp_path):

@@ -58,7 +58,7 @@ def wheel(tmp_path_factory) -> Path:
     for name in ("convgen", "schedules", "tuning_logs"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "-w", str(out), str(source)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     (built,) = out.glob("*.whl")
     return built
@@ -88,7 +88,7 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 def run(python: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess:
     environment = {"PATH": os.environ["PATH"], "HOME": str(cwd)}
-    return subprocess.run([str(python), "-I", *words], capture_output=True, text=True, timeout=60, cwd=cwd, env=environment)
+    return subprocess.run([str(python), "-I", *words], capture_output=True, text=True, timeout=240, cwd=cwd, env=environment)
 
 
 MAIN = "import sys; from convgen.cli import main; sys.exit(main(sys.argv[1:]))"

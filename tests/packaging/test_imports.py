@@ -16,7 +16,7 @@ def modules_after(statement: str) -> set[str]:
     code = f"import sys, json; before = set(sys.modules)\n{statement}\njson.dump(sorted(set(sys.modules) - before), open(sys.argv[1], 'w'))"
     import tempfile
     with tempfile.NamedTemporaryFile() as file:
-        subprocess.run([sys.executable, "-c", code, file.name], cwd=ROOT, check=True, capture_output=True, timeout=60)
+        subprocess.run([sys.executable, "-c", code, file.name], cwd=ROOT, check=True, capture_output=True, timeout=280)
         return set(json.load(open(file.name)))
 
 

@@ -1,8 +1,11 @@
 """A tracker and servers of this checkout on the loopback, each a process of its own."""
 
 import importlib.util
+import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -19,8 +22,8 @@ class Farm:
 
     def __init__(self):
         self.processes = []
-        tracker = self.start("tracker", "--port", str(free_port()))
-        self.address = self.line(tracker, "tracking at ").split("; ")[0].removeprefix("tracking at ")
+        _, said = self.listening("tracking at ", "tracker")
+        self.address = said.split("; ")[0].removeprefix("tracking at ")
 
     def start(self, *words):
         """A process of `convgen device`, in a session of its own."""
@@ -29,13 +32,41 @@ class Farm:
         self.processes.append(process)
         return process
 
-    def serve(self, *keys):
-        """A server per key, listening; it is registered a moment later."""
-        started = [self.start("serve", "--tracker", self.address, "--key", key, "--threads", "1", "--port", str(free_port())) for key in keys]
-        for process in started:
-            self.line(process, "serving on ")
-        time.sleep(0.5)
+    def listening(self, begin: str, *words):
+        """(process, its line that begins so) of a process that listens at a port of its own."""
+        for attempt in range(5):  # somebody else may be faster to take the port
+            process = self.start(*words, "--port", str(free_port()))
+            try:
+                return process, self.line(process, begin)
+            except AssertionError:
+                if attempt == 4:
+                    raise
+
+    def serve(self, *keys, more=()):
+        """A server per key, registered."""
+        before = {key: self.registered(key) for key in keys}
+        started = [self.listening("serving on ", "serve", "--tracker", self.address, "--key", key, "--threads", "1", *more)[0] for key in keys]
+        for key in keys:
+            self.until(key, before[key] + keys.count(key))
         return started
+
+    def until(self, key: str, count: int) -> None:
+        """Wait until so many servers of a key are registered."""
+        for _ in range(2400):
+            if self.registered(key) == count:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"there never were {count} servers of the key {key}")
+
+    def registered(self, key: str) -> int:
+        """How many servers of a key the tracker knows, by its protocol: messages of JSON behind their length."""
+        with socket.create_connection(("127.0.0.1", int(self.address.rpartition(":")[2])), timeout=120) as link:
+            answers, asked = link.makefile("rb"), json.dumps([6]).encode()
+            link.sendall(struct.pack("<i", 0x2F271))
+            answers.read(4)  # the same number
+            link.sendall(struct.pack("<i", len(asked)) + asked)
+            _, value = json.loads(answers.read(struct.unpack("<i", answers.read(4))[0]))
+        return [server["key"] for server in value["server_info"]].count(f"server:{key}")
 
     @staticmethod
     def line(process, begin: str) -> str:
@@ -55,7 +86,6 @@ class Farm:
 
 def free_port() -> int:
     """A port that nobody listens on now."""
-    import socket
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -30,9 +30,10 @@ def test_no_servers_and_no_tracker(farm, capsys):
 def test_a_server_ends_with_its_children(farm, number):
     (process,) = farm.serve("brief")
     os.kill(process.pid, number)
-    assert process.wait(10) == 0
+    assert process.wait(120) == 0
+    farm.until("brief", 0)
     with pytest.raises(ProcessLookupError):  # nobody of its session is left
-        for _ in range(50):
+        for _ in range(600):
             os.killpg(process.pid, 0)
             time.sleep(0.1)
 

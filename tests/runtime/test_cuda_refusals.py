@@ -204,7 +204,7 @@ def test_serving_needs_tvm_ffi_and_the_driver_alone(gpu_library, cuda_files):
     """In a process of its own, where the driver is found by its name; then the health check, on the CPU and on the device."""
     environment = {**os.environ, "LD_LIBRARY_PATH": str(cuda_files[0].parent), "FAKE_CUDA_DEVICES": "8.0 NVIDIA A100", "FAKE_CUDA_CODE": str(cuda_files[1]),
                    "PYTHONPATH": f"{REPO}:{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run([sys.executable, "-c", SERVING, gpu_library], capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run([sys.executable, "-c", SERVING, gpu_library], capture_output=True, text=True, timeout=280, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "14 kernels of x86:avx2 and cuda:sm_80 are healthy" in done.stdout
 

@@ -33,7 +33,7 @@ def parts():
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=280)
 
 
 def test_photograph_is_in_the_wheel(parts):

@@ -62,6 +62,7 @@ def test_wrong_candidates_are_refused(runner, folder, description):
     ("segfault", "crash", "SIGSEGV"), ("exit", "crash", "code 1"), ("hang", "run_timeout", "no answer"), ("bomb", "crash", "SIGABRT"),
     ("refuses", "oom", "stopped with code -1 and no message")])
 def test_faults_cost_one_failure(runner, folder, description, name, kind, words):
+    runner.warm(description)
     limit = {"longest": 0.7} if name == "hang" else {}
     found, message = kind_of(runner.measure, compile_kernel(folder, name), entry(SHAPE), description, **limit)
     assert found == kind and words in message

@@ -20,7 +20,7 @@ def command(wave: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-I", "-S", str(wave / "run.py"), *QUICK, *arguments]
 
 
-def run(wave: Path, *arguments: str, limit: float = 60) -> tuple[int, str]:
+def run(wave: Path, *arguments: str, limit: float = 240) -> tuple[int, str]:
     """(exit code, output) of run.py."""
     done = subprocess.run(command(wave, *arguments), env={}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit, cwd="/")
     return done.returncode, done.stdout

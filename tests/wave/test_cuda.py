@@ -98,7 +98,7 @@ def fake_driver(folder: Path) -> Path:
     return path
 
 
-def run(wave: Path, driver: Path, card: str = "9.0 NVIDIA H200", *arguments, limit: float = 100):
+def run(wave: Path, driver: Path, card: str = "9.0 NVIDIA H200", *arguments, limit: float = 240):
     command = [sys.executable, "-S", str(wave / "run.py"), *QUICK, "--libcuda", str(driver), *arguments]
     done = subprocess.run(command, env={"FAKE_CUDA": card} if card else {}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=limit, cwd="/")
     return done.returncode, done.stdout

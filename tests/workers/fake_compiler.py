@@ -33,6 +33,8 @@ def build(description, target, choice, directory, symbol):
         os._exit(1)
     elif what == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if "began" in description:
+            open(os.path.join(description["began"], str(os.getpid())), "w").close()
         while True:
             time.sleep(0.01)
     elif what == "spin":  # holds the interpreter inside C code
@@ -48,8 +50,9 @@ def build(description, target, choice, directory, symbol):
         child = os.fork()
         if child == 0:
             time.sleep(100)
-        with open(os.path.join(directory, "child"), "w") as file:
+        with open(os.path.join(directory, "child.part"), "w") as file:
             file.write(str(child))
+        os.rename(file.name, os.path.join(directory, "child"))
         time.sleep(100)
     elif what == "garbage":
         return {"bad": object()}

@@ -247,7 +247,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--seconds", type=float, help="stop after that long; the next run goes on")
     parser.add_argument("--budget", type=float, default=0.1, help="seconds of timing for each candidate (default 0.1)")
     parser.add_argument("--final", type=float, default=1.0, help="seconds of each final race (default 1)")
-    parser.add_argument("--limit", type=float, help="seconds after which a candidate hangs (default: from the best so far)")
+    parser.add_argument("--limit", type=float, help="seconds of running after which a candidate hangs (default: from the best so far)")
     parser.add_argument("--device", type=int, default=0, help="number of the CUDA card (default 0)")
     parser.add_argument("--libcuda", default="libcuda.so.1", help="the driver's library")
     parser.add_argument("--no-torch", action="store_true", help="do not race PyTorch even where it is installed")
