@@ -19,7 +19,7 @@ from ..lang.size import Size, value_of
 from . import cook_toom
 
 TILES = {3: (4, 2, 6), 5: (4, 2)}  # taps of a window that is one block → outputs per tile
-BLOCK = 4  # taps per block, and outputs per tile, of longer windows
+BLOCKS = (4, 5)  # taps per block, and outputs per tile, of longer windows: the usual size, and one offered where it takes less work
 _POINTS = (5, 6, 7.5)  # at most so many in tiles of other shapes, to the power of the number of windows
 _MEMORY = (4, 16)  # products that take as long as reading one number of a transformed kernel: from a cache, from main memory
 _LONG = 9  # taps from which blocks pay for the transforms
@@ -37,7 +37,9 @@ def rewrites(program) -> dict:
     extents = access.extents(stage)
     taps = {extents[k] for _, k in windows}
     if min(taps) >= _LONG:
-        return {f"{_name(m)}_blocks": _rewrite(program, stage, data, kernel, windows, m, m) for m in [(BLOCK,) * len(windows)]}
+        sizes = [(b,) * len(windows) for b in BLOCKS]
+        usual, *others = [(f"{_name(m)}_blocks", _rewrite(program, stage, data, kernel, windows, m, m)) for m in sizes]
+        return dict([usual, *(other for other in others if other[1].flops < usual[1].flops)])
     channels = prod(extents[c] for c in access.roles(stage).channel)
     if len(taps) != 1 or channels < _CHANNELS:
         return {}

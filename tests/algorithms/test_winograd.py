@@ -75,7 +75,17 @@ _LONG = [
 @pytest.mark.parametrize("name, case", _LONG, ids=str)
 def test_long_windows_are_cut_into_blocks(name, case):
     w = table.get(name)(**case)
-    assert_equal_sums(w.program, [algorithms.variants(w.program)["winograd4_blocks"]])
+    found = {n: v for n, v in algorithms.variants(w.program).items() if n.endswith("_blocks")}
+    assert "winograd4_blocks" in found
+    assert_equal_sums(w.program, list(found.values()))
+
+
+@pytest.mark.parametrize("size, kernel, offered", [(28, 29, {4, 5}), (56, 31, {4}), (10, 9, {4, 5}), (14, 13, {4})])
+def test_larger_blocks_are_offered_where_they_take_less_work(size, kernel, offered):
+    w = table.get("depthwise_conv2d")(N=1, C=2, H=size, W=size, kernel=kernel, padding=kernel // 2)
+    found = {n: v for n, v in algorithms.variants(w.program).items() if n.endswith("_blocks")}
+    assert set(found) == {f"winograd{b}_blocks" for b in offered}
+    assert_equal_sums(w.program, list(found.values()))
 
 
 def test_blocks_save_two_thirds_of_the_work_of_a_large_kernel():
