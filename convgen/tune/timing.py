@@ -58,7 +58,7 @@ def measure(call: Callable[[], None], budget: float, hopeless: float | None = No
     while len(times) < MIN_SAMPLES or (time.perf_counter() < end and len(times) < MAX_SAMPLES):
         times.append(take(call, calls, before))
         now = time.perf_counter()
-        if now > end + budget and MIN_SAMPLES * calls * min(times) > budget:
+        if now > end + budget and MIN_SAMPLES * calls * min(estimate, *times) > budget:
             break  # seven samples of a slow kernel would take longer than it deserves; one that was held up is not slow
         if now >= end and not disturbed and len(times) >= MIN_SAMPLES and quartiles(times)[2] > 1.3 * quartiles(times)[0]:
             disturbed, end = True, end + budget  # something else ran on this machine: look longer, once

@@ -1,5 +1,7 @@
 """The measuring process: what crashes, hangs, eats memory or prints costs one failure of the right kind."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from convgen.errors import WorkerError
@@ -112,6 +114,26 @@ def test_timing_adapts_and_cuts_hopeless_candidates():
     flushed = []
     found = timing.measure(lambda: None, 0.001, before=lambda: flushed.append(1))
     assert len(flushed) >= found["repeats"]
+
+
+def test_one_sample_that_was_held_up_does_not_end_the_timing(monkeypatch):
+    """A slow kernel is timed less often; one whose first sample took long, because something else had the processor, is not slow."""
+    def timed(seconds):
+        now, samples = [0.0], []
+
+        def take(call, calls, before):
+            held_up = calls > 1 and max(samples, default=0) <= 1
+            samples.append(calls)
+            taken = 3.0 if held_up else calls * seconds
+            now[0] += taken
+            return taken / calls
+
+        monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+        return timing.measure(lambda: None, 0.02, None, None, take)
+
+    quick = timed(1e-5)
+    assert quick["repeats"] == 20 * timing.MIN_SAMPLES and quick["median_us"] == pytest.approx(10) and quick["spread_us"] < 0.01
+    assert timed(1.0)["repeats"] == 1
 
 
 def test_roofline_is_generous_but_finite():

@@ -2,9 +2,18 @@
 
 import ast
 import collections
+import os
+import signal
 import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
 
 from convgen.wave import bundle
+from convgen.wave.device import child
+from convgen.wave.device.trouble import Trouble
 
 
 def test_only_the_standard_library_and_nothing_named_twice():
@@ -34,3 +43,36 @@ def test_what_the_script_uses_is_in_it():
     inner = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)} | {a.arg for n in ast.walk(tree) if isinstance(n, ast.arguments) for a in (*n.args, *n.kwonlyargs)}
     inner |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     assert calls - defined - inner == set()
+
+
+STOPS = """
+import os, signal, sys
+sys.stdin.readline()
+os.kill(os.getpid(), signal.SIGSTOP)
+print('{"ok": 1}', flush=True)
+sys.stdin.readline()
+for _ in iter(int, 1): pass
+"""
+
+
+def test_who_is_stopped_does_not_hang(monkeypatch):
+    """A limit is of seconds that the process runs: one that was stopped for longer answers in time, one that computes without end does not."""
+    monkeypatch.setattr(child, "PATIENCE", 200)
+    process = child.Child([sys.executable, "-I", "-S", "-c", STOPS], {}, dict(os.environ))
+    number = process._process.pid
+
+    def go_on():
+        for _ in range(6000):
+            if Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                break
+            time.sleep(0.01)
+        time.sleep(0.8)
+        os.kill(number, signal.SIGCONT)
+
+    threading.Thread(target=go_on, daemon=True).start()
+    try:
+        assert process.ask(0.5, "anything") == 1
+        with pytest.raises(Trouble, match="no result within 0.5 s"):
+            process.ask(0.5, "anything")
+    finally:
+        process.end()
