@@ -119,7 +119,7 @@ class Visit:
                     rows = [failed(kind, message) for kind, message in [first_failure(manifest, entries, number)]] if winner is None else worker.request(
                         {"cmd": "race", "folder": str((self.folder / SUITE).absolute()), "candidate": winner, "compiled": compiled, "libcuda": self.options.libcuda,
                          "device": self.options.device, "budget": self.options.budget, "rounds": self.options.rounds, "dry": self.options.dry_run},
-                        min(COMPILE_LIMIT if compiled else 120.0, self.left() or COMPILE_LIMIT))
+                        min(COMPILE_LIMIT if compiled else 300.0, self.left() or COMPILE_LIMIT))
                 except WorkerError as error:
                     rows = [] if compiled else [failed(error.kind, str(error))]
                     rows += [{**failed(error.kind, str(error)), "contestant": COMPILED, "ours": False}] if compiled else []

@@ -50,8 +50,8 @@ class LocalBuilder:
         return [self._link(job, outcome) if isinstance(outcome, dict) else outcome for job, outcome in zip(jobs, outcomes)]
 
     def _timeout(self) -> float:
-        """A minute at first (the compiler loads); later four times the slowest batch so far, between 10 s and a minute."""
-        return COMPILE_TIMEOUT if not self._slowest else min(COMPILE_TIMEOUT, max(10.0, 4 * self._slowest))
+        """Minutes at first (the compiler loads); later four times the slowest batch so far, between 10 s and a minute."""
+        return COMPILE_TIMEOUT if not self._slowest else min(60.0, max(10.0, 4 * self._slowest))
 
     def _link(self, job: dict, entry: dict):
         folder = Path(job["directory"])

@@ -1,5 +1,7 @@
 """Races between fakes: order, correctness, failures, and that only one process runs at a time."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +10,7 @@ import pytest
 
 import convgen
 from convgen import bench
-from convgen.bench import field
+from convgen.bench import field, load
 from convgen.bench import race as races
 from convgen.bench.load import Load, Watch, await_quiet, seconds_of_group
 from convgen.errors import ArgumentError
@@ -183,12 +185,32 @@ def test_waiting_for_quiet(monkeypatch):
     assert not await_quiet(0.05, 1, window=0.01)
 
 
-def test_load_of_others():
+def test_load_of_others(monkeypatch):
+    """In two seconds all processors worked for three, one of them for us, and a tenth was stolen."""
     assert Load(0.2, 0.0).busy(2) and Load(0.0, 0.2).busy(2) and not Load(0.05, 0.0).busy(2)
-    watch = Watch()
-    end = time.process_time() + 0.2
-    while time.process_time() < end:
-        pass  # our own work is not others'
-    load = watch.stop()
-    assert load is None or load.others >= 0
-    assert watch._own() - watch.own > 0.15  # user and system time are told in ticks of 10 ms each
+    told = {"clock": iter([7.0, 9.0]), "total": iter([(50.0, 4.0), (53.0, 4.1)]), "own": iter([20.0, 21.0])}
+    monkeypatch.setattr(load, "time", SimpleNamespace(monotonic=lambda: next(told["clock"])))
+    monkeypatch.setattr(load, "_total", lambda: next(told["total"]))
+    monkeypatch.setattr(Watch, "_own", lambda self: next(told["own"]))
+    found = Watch().stop()
+    assert found.to_json() == {"others": 1.0, "stolen": 0.05}
+
+
+def test_our_own_work_is_counted():
+    """Of this process, of the children that it waited for, and of the groups that are ours."""
+    def until(grown, work):
+        before = grown()
+        for _ in range(3000):
+            if grown() > before:
+                return True
+            work()
+        return False
+    assert until(Watch()._own, lambda: sum(range(200_000)))
+    child = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+    try:
+        assert until(lambda: seconds_of_group(child.pid), lambda: time.sleep(0.02))
+        theirs, own = seconds_of_group(child.pid), Watch()._own()
+        assert Watch([child.pid])._own() > own + theirs - 1e-6
+    finally:
+        child.kill()
+        child.wait()

@@ -93,7 +93,7 @@ def played(place):
     (folder / "blocks.py").write_text(
         f"for page, line, text in {parts!r}:\n"
         "    exec(compile('\\n' * (line - 1) + text, page, 'exec'), globals())\n")
-    return subprocess.run([sys.executable, "blocks.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run([sys.executable, "blocks.py"], cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
 
 
 @needs_compiler
@@ -109,7 +109,7 @@ def test_shell_block(block, played, place):
     folder, environment = place
     if played.returncode:
         pytest.skip("the Python blocks failed")
-    result = subprocess.run(["bash", "-euo", "pipefail", "-c", block.text], cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(["bash", "-euo", "pipefail", "-c", block.text], cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
     assert result.returncode == 0, f"{block.text}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
     assert result.stdout
 

@@ -38,7 +38,7 @@ def indices(draw, depth=4):
     return E.binary(op, left, draw(indices(depth - 1)))
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150)
 @given(indices())
 def test_interval_holds_and_simplification_changes_nothing(e):
     lo, hi = interval(e, RANGES)

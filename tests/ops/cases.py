@@ -13,7 +13,7 @@ from convgen.ops.table import TABLE
 
 OPERATORS = {op.name: op for op in TABLE}
 FLOATING = {name: op for name, op in OPERATORS.items() if not op.types}
-repeatable = settings(max_examples=16, deadline=None, derandomize=True)
+repeatable = settings(max_examples=16)
 brief = settings(repeatable, max_examples=6)
 
 _WINDOW_OF = {"D": ("KD", 0), "H": ("KH", 1), "W": ("KW", 2), "L": ("K", 0)}
