@@ -115,6 +115,7 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
     block = sch.get_sblock(b.name)
     loops = sch.get_loops(block)[int(tiled):]
     spatial, reduction = loops[:len(b.loops)], loops[len(b.loops):]
+    dense = any(role == "channel" and _extent(sch, loop) != 1 for loop, (_, role) in zip(reduction, b.reduce))
     outer, inner, of = [], {}, {}
     vec_outer = tile_outer = None
     for loop, (axis, part) in zip(spatial, b.loops):
@@ -177,6 +178,11 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
         at_rows = outer.index(of[b.rows])
         depth = at_rows + 1
         outer[at_rows:depth] = sch.split(outer[at_rows], [k("copies"), None])
+        free = [outer.index(l) for l in (vec_outer, tile_outer, of.get(b.tiles[1])) if l is not None and l in outer[:at_rows]]
+        if free and dense:  # what a band copies serves all its outputs
+            depth = min(free) + 1
+            outer.insert(depth - 1, outer.pop(at_rows))
+            sch.reorder(*outer)
         at = outer[-1]
     row_at = outer[-2] if len(outer) > 1 and within is None else None
     if interleaved:  # steps and phases make the row

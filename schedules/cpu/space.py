@@ -22,6 +22,7 @@ _PADDING = 0.06  # the share of terms in the padding from which on leaving them 
 _HELD = 1.02  # time that holding no more than a call should (count.CALL) is worth
 _PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _SHORT = 4  # channels whose loop the compiler unrolls by itself
+_WEIGHTS = 2  # second-level caches full of weights that every thread may read
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
@@ -80,7 +81,7 @@ class Leaf(KnobSpace):
         d[f"{name}.padding"] = ["stage", "inline", *(["skip"] if window and _PADDING <= borders.in_padding(self.program, s) < 1 else [])] if padded else ["stage"]
         d[f"{name}.pack"] = ["plain", "blocked"] if dense else ["plain"]
         rows = roles.spatial[-2:-1]  # their tiles can be shared out in bands, each of which copies what it needs
-        d[f"{name}.copies"] = ["root", "outer", *(b for b in (1, 2, 4, 8) if rows and not dense and len(out) > 3 and b <= ext[rows[0]])]
+        d[f"{name}.copies"] = ["root", "outer", *(b for b in (1, 2, 4, 8) if rows and len(out) > 3 and b <= ext[rows[0]] and not (dense and b == 1))]
         producers = {l.data[0] for l in loads} & {x.name for x in self.program.run_stages}
         maps = all(self.program.stage(n).combiner is None and not any(o.data[0] in producers for o in self.program.stage(n).body.loads()) for n in producers)
         movable = producers and maps and sum(1 for x in self.program.run_stages for l in x.body.loads() if l.data[0] in producers) == len(producers)
@@ -243,6 +244,8 @@ class Leaf(KnobSpace):
             count = -(-ext[rows] // {axis1: k("tile1"), axis2: k("tile2")}.get(rows, 1))
             if k("order") == "position" or k("producer") == "tile" or k("vec") == rows or count % k("copies") or k("copies") == count > 1:
                 return "there are no such bands of rows"
+            if any(ext[a] > 1 for a in roles.channel) and P.row_phase(self.program, s) is not None:
+                return "bands do not part rows whose phases take turns"
         if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * lanes:
             return "copies would be repeated for every vector"
         if k("copies") == "outer" and k("order") == "vector" and roles.channel and ext[k("vec")] > 4 * lanes * k("vectors"):
@@ -448,8 +451,14 @@ class Leaf(KnobSpace):
         if not trials or not staged:
             return c
         rows, blocks = roles.spatial[-2], -(-ext[c[f"{n}.vec"]] // (c[f"{n}.lanes"] * c[f"{n}.vectors"]))
-        planes = math.prod(ext[a.name] for a in s.axes if a.name not in (*roles.spatial[-2:], c[f"{n}.vec"])) * (1 if c[f"{n}.vec"] in roles.spatial else blocks)
-        moves = [t[0] for t in (access.linear(i) for l in s.body.loads() for i in l.args if rows in i.axes() and len(i.axes()) > 1) if t is not None]
+        loads = [(l, {a for i in l.args for a in i.axes()}) for l in s.body.loads()]
+        if any(ext[a] > 1 for a in roles.channel):  # all outputs of a band are computed from its copies, by one thread that reads all their weights
+            if sum(4 * math.prod(ext[a] for a in axes) for _, axes in loads if rows not in axes) > _WEIGHTS * self.target["l2"]:
+                return c
+            planes = math.prod(ext[a.name] for a in s.axes if a.name not in roles.spatial and any({rows, a.name} <= axes for _, axes in loads))
+        else:
+            planes = math.prod(ext[a.name] for a in s.axes if a.name not in (*roles.spatial[-2:], c[f"{n}.vec"])) * (1 if c[f"{n}.vec"] in roles.spatial else blocks)
+        moves = [t[0] for t in (access.linear(i) for l, _ in loads for i in l.args if rows in i.axes() and len(i.axes()) > 1) if t is not None]
         step, halo = max((abs(m[rows]), sum(abs(k) * (ext[a] - 1) for a, k in m.items() if a != rows)) for m in moves) if moves else (1, 0)
 
         def cost(trial):

@@ -58,6 +58,38 @@ def test_bands_of_rows_share_out_the_rows_and_their_copies(kernels):
         assert f"ax0, ax1, ax2, ax3, ax4 in T.grid(1, 1, {8 // bands + 2}, 1, 1)" in text
 
 
+DENSE = {  # id → knobs beside those of the default
+    "conv2d:n1,c3,o32,h16,w9,k3x3;padding=1:f32.f32.f32:nchw:bias": dict(copies=4, tile1=9, tile2=1, vectors=1),
+    "conv2d:n1,c16,o32,h8,w12,k3x3;padding=1:f32.f32.f32:nchw": dict(copies=2, vec="q", lanes=4, tile1=1, tile2=4, vectors=1, unroll=0),
+    "conv2d:n2,c8,o48,h16,w8,k5x5;stride=2,padding=2:f32.f32.f32:nchw:act=relu": dict(copies=4, tile1=4, tile2=1, vectors=2, store="row"),
+    "conv2d:n1,c16,o40,h8,w12,k3x3;padding=1:f32.f32.f32:nhwc": dict(copies=2, tile1=4, tile2=1, vectors=1),
+    "conv2d:n2,c24,o48,h8,w7,k3x3;padding=1,groups=3:f32.f32.f32:nchw": dict(copies=4, tile1=7, tile2=1, vectors=1, store="pass"),
+    "condconv2d:n2,c8,o16,e2,h8,w7,k3x3;padding=1:f32.f32.f32:nchw": dict(copies=2, tile1=7, tile2=1, vectors=1),
+    "quantized_conv2d:n1,c16,o32,h8,w9,k3x3;padding=1:u8.i32.u8:nhwc:bias": dict(copies=4, tile1=9, tile2=1, vectors=1)}
+
+
+def test_bands_of_dense_sums_copy_for_all_outputs(kernels):
+    knobs = {"sum.store": "tile", "sum.tile1": 8, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage", "sum.pack": "blocked", "sum.unroll": 0, "sum.block": 0}
+    for bands in (2, 4):
+        text = scheduled(kernels, "conv2d:n1,c3,o32,h8,w8,k3x3;padding=1:f32.f32.f32:nchw", MACHINES["x86:avx2"], **knobs, **{"sum.copies": bands})[1]
+        assert text.count("T.parallel") == 1 and f"T.parallel({bands})" in text  # the four blocks of outputs are inside, beside the one copy
+
+
+def test_kernels_with_dense_bands_are_right(kernels):
+    asked = []
+    for id, knobs in DENSE.items():
+        w, machine = parse(id), MACHINES["x86:avx2"]
+        choice = schedules.space(w.description, machine).leaves["direct"].default() | {"sum.order": "vector", "sum.padding": "stage"} | {f"sum.{k}": v for k, v in knobs.items()}
+        asked.append((w, job(w, machine, choice)))
+    wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_default_bands_of_dense_sums_are_for_few_weights():
+    bands = lambda shape: schedules.space(parse(f"conv2d:{shape}:f32.f32.f32:nchw").description, MACHINES["x86:avx512"] | {"threads": 2}).leaves["direct"].default()["sum.copies"]
+    assert isinstance(bands("n1,c3,o64,h224,w224,k7x7;stride=4,padding=3"), int) and bands("n1,c512,o512,h28,w28,k3x3;stride=2,padding=1") == "root"
+
+
 @pytest.mark.parametrize("threads", [1, 2, 16])
 def test_default_bands_fit_the_cache_and_feed_the_threads(threads):
     machine = MACHINES["x86:avx512"] | {"threads": threads}
@@ -139,6 +171,7 @@ def test_turned_kernels_are_right(kernels):
     assert not wrong, "\n".join(wrong)
 
 
-def test_any_batch(kernels):
-    wrong, verdicts = kernels.check_batches(parse("depthwise_conv2d:n2+,c16,h6,w7,k3x3;padding=1:f32.f32.f32:nchw:bias"))
+@pytest.mark.parametrize("id", ["depthwise_conv2d:n2+,c16,h6,w7,k3x3;padding=1:f32.f32.f32:nchw:bias", "conv2d:n2+,c3,o32,h8,w8,k3x3;stride=2,padding=1:f32.f32.f32:nchw:bias"])
+def test_any_batch(kernels, id):
+    wrong, verdicts = kernels.check_batches(parse(id))
     assert not wrong and verdicts == 4
