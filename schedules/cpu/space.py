@@ -426,6 +426,12 @@ class Leaf(KnobSpace):
         done = {name: (1 - self._left_out(s, c)) / together(s) for name, (s, _, _) in self._info.items()}
         return int(sum(n * done.get(name, 1) for name, n in every.items()))
 
+    def spilled(self, c) -> int:
+        """Bytes of intermediate results that the last cache cannot hold: they are written to memory and read again."""
+        tiles = tiles_of(c)
+        held = self.cuts.bytes(tiles) * (self.target["threads"] if tiles else 1)
+        return 2 * max(0, held - self.target["l3"]) if self.target["l3"] else 0
+
     def _scattered(self, s, ext, c) -> bool:
         """Whether a tile would be stored number by number: its vectors lie across the output's rows and cannot be turned, or not as whole tiles."""
         inner, tile = self.program.output.permutation(self.program.layout)[-1], c[f"{s.name}.tile1"]

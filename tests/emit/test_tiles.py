@@ -14,6 +14,8 @@ CASES = [
     "depthwise_conv2d:n1,c48,h16,w12,k9x9;padding=3:f32.f32.f32:nchw:act=relu,bias",
     "conv2d:n2,c16,o32,h24,w20,k3x3;padding=1:f32.f32.f32:nhwc",
     "conv2d:n1,c32,o32,h18,w18,k3x3;padding=1:f32.f32.f32:nchw:bias",
+    "conv2d_pixel_shuffle:n1,c16,o16,h12,w8,k3x3;padding=1:f32.f32.f32:nhwc:bias_conv",
+    "conv2d_pixel_shuffle:n1,c16,o3,h12,w8,k3x3;padding=1,upscale=4:f32.f32.f32:nchw:bias_conv,act=relu",
     "separable_block2d:n2,c24,o32,h15,w16,k3x3;padding=1:f32.f32.f32:nhwc:act=relu6,bias",
     "separable_block2d:n1,c32,o48,h16,w15,k3x3;padding=1,stride=2:f32.f32.f32:nchw",
     "condconv2d:n3,c32,o32,e4,h9,w8,k5x5;padding=2,groups=32:f32.f32.f32:nchw",

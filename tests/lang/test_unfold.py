@@ -5,6 +5,7 @@ import pytest
 
 from convgen import algorithms
 from convgen.lang import access, parse
+from convgen.lang.size import value_of
 from convgen.lang.unfold import phases, unfolded
 
 UNFOLDED = {
@@ -13,6 +14,7 @@ UNFOLDED = {
     "conv_transpose1d:n3+,c4,o5,l7,k16;stride=8,padding=4:f32.f32.f32:ncl": [3, 5, 7, 8],
     "conv_transpose3d:n1,c3,o2,d2,h3,w2,k2x2x2;stride=2:f32.f32.f32:ndhwc:bn": [1, 2, 2, 2, 3, 2, 2, 2],
     "conv2d_pixel_shuffle:n1,c4,o3,h4,w5,k3x3;padding=1,upscale=3:f32.f32.f32:nchw:bias_conv,act=relu": [1, 3, 4, 3, 5, 3],
+    "conv2d_pixel_shuffle:n1,c4,o1,h4,w5,k3x3;padding=1,upscale=3:f32.f32.f32:nchw:bias_conv": [1, 1, 4, 3, 5, 3],
 }
 APART = [
     "conv_transpose2d:n1,c4,o4,h4,w3,k3x3;stride=2,padding=1:f32.f32.f32:nchw",  # an odd plane
@@ -46,6 +48,25 @@ def test_other_programs_stay(id):
     assert unfolded(program) is program
 
 
-def test_an_axis_of_the_data_is_not_read_by_digits():
-    found = algorithms.variants(parse("conv2d_pixel_shuffle:n1,c16,o4,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").program)
-    assert unfolded(access.specialised(found["winograd4"])).output.parts is None
+@pytest.mark.parametrize("id, digits", [
+    ("conv2d_pixel_shuffle:n1,c16,o8,h8,w8,k3x3;padding=1:f32.f32.f32:nhwc:bias_conv", True),
+    ("conv2d_pixel_shuffle:n1,c16,o4,h8,w8,k3x3;padding=1:f32.f32.f32:nhwc", False),  # vectors of four channels only
+    ("conv2d_pixel_shuffle:n1,c16,o8,h8,w8,k3x3;padding=1:f32.f32.f32:nchw", False),
+])
+def test_sums_before_have_digits_where_vectors_of_channels_are_stored(id, digits):
+    """Else a sum before would be gathered from, or lose its vectors: the copy stays, on steps and phases."""
+    before = access.specialised(algorithms.variants(parse(id).program)["winograd4"])
+    program = unfolded(before)
+    inner = [[value_of(a.size) for a in s.axes if a.name.startswith("o")] for s in program.run_stages if "points" in s.name or "result" in s.name]
+    channels, last = parse(id).dims["O"], program.stages[-1]
+    assert inner == [[channels] if digits else [4 * channels]] * 3
+    assert list(last.shape) == list(program.output.shape) == [1, channels, 8, 2, 8, 2]
+    assert not any(e.op in ("//", "%") for e in last.body.walk())
+    tensors = before.sample(0)
+    np.testing.assert_allclose(program.reference(tensors), before.reference(tensors).reshape(last.shape), rtol=1e-13, atol=1e-13)
+    assert [(d, n) for d, _, n in program.output.memory(program.layout)] == [(d, n) for d, _, n in before.output.memory(before.layout)]
+
+
+def test_positions_in_blocks_are_no_phases():
+    before = access.specialised(algorithms.variants(parse("depthwise_conv1d:n1,c8,l2048,k512;padding=511_0:f32.f32.f32:ncl").program)["fft256"])
+    assert unfolded(before) is before

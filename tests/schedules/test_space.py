@@ -186,3 +186,13 @@ def test_layers_of_a_block_hand_on_their_vectors_by_default(shape, layout):
     """Where one layer's vectors ran along positions and the next one's along channels, every read would gather."""
     space = schedules.space(parse(f"inverted_residual2d:{shape}:f32.f32.f32:{layout}").description, TARGETS["x86:avx512"])
     assert {k: v for k, v in space.default().items() if k.endswith(".vec")} == {"sum.vec": "o", "sum2.vec": "o2", "sum3.vec": "o3"}
+
+
+def test_what_lies_between_stages_costs_traffic_where_no_cache_holds_it():
+    """Tiles of six do not divide this plane, so its larger transform cannot run tile by tile of the output."""
+    space = schedules.space(parse("conv2d:n1,c64,o64,h224,w224,k3x3;padding=1:f32.f32.f32:nchw").description, TARGETS["x86:avx512"])
+    assert space.default()["algorithm"] == "winograd4" and any(v for k, v in space.default().items() if k.startswith("cut."))
+    uncut = space.leaves["winograd6"].default()
+    assert space.leaves["winograd6"].spilled(uncut) > 100e6 and space.leaves["winograd4"].spilled(space.default()) == 0
+    small = schedules.space(parse("conv2d:n1,c64,o64,h28,w28,k3x3;padding=1:f32.f32.f32:nchw").description, TARGETS["x86:avx512"])
+    assert all(small.leaves[c["algorithm"]].spilled(c) == 0 for c in small.defaults())
