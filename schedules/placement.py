@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 from convgen.lang import access
-from convgen.lang.count import stage_flops
 from convgen.lang.ranges import interval, whole
 from convgen.lang.size import tree_of, value_of
 
@@ -77,7 +76,8 @@ class Cuts:
         if any(_extents(n) != _extents(needs[0]) for n in needs) or any(x != steps[0] for x in steps):
             return False
         reads = reads_of(self.program)
-        exists = (regions(self.program, self.moved, tiles, {a: t for a in tiles}, reads=reads) for t in range(max(-(-self.extents[a] // size) for a, size in tiles.items())))
+        trips = range(max(-(-self.extents[a] // size) for a, size in tiles.items()))
+        exists = (regions(self.program, self.moved, tiles, {a: t for a in tiles}, reads=reads) for t in {*trips[:2], *trips[-2:]})  # in between they reach less far out
         return all(hi >= lo for n in exists for r in n.values() for lo, hi in r.values())
 
     def repeated(self, tiles) -> float:
@@ -86,7 +86,7 @@ class Cuts:
         if key not in self._repeats:
             need, before, after = self.needs(tiles), 0.0, 0.0
             for s in self.program.run_stages:
-                work, full = stage_flops(s) or math.prod(access.extents(s).values()), access.extents(s)
+                work, full = s.flops or math.prod(access.extents(s).values()), access.extents(s)
                 before += work
                 after += work * (self.trips(tiles) * math.prod(n / full[a] for a, n in need[s.name].items()) if s.name in need else 1)
             self._repeats[key] = after / before

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
+from functools import lru_cache
 
 from .. import algorithms, schedules
 from ..errors import EmitError
@@ -20,8 +22,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
 
     `choice` None means the space's default. Raises EmitError for a choice outside the space, or one that TVM cannot schedule.
     """
-    described = Program.from_json(description)
-    space = schedules.space(description, target)
+    described, space = _space(json.dumps(description), json.dumps(target))
     choice = space.default() if choice is None else choice
     reason = space.valid(choice)
     if reason is not None:
@@ -47,6 +48,13 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "hash": described.hash,
         "memory": memory.held(program, largest, choice, 1 if target["family"] == "cuda" or program.any_batch else target["threads"], code["workspace"]),
     } | code
+
+
+@lru_cache(maxsize=2)
+def _space(description: str, target: str) -> tuple:
+    """(Program, Space) of JSON texts; the candidates of one workload come one after the other."""
+    described = json.loads(description)
+    return Program.from_json(described), schedules.space(described, json.loads(target))
 
 
 def _first_line(e) -> str:

@@ -8,7 +8,9 @@ import re
 import tvm
 import tvm.s_tir.analysis
 from tvm import s_tir
+from tvm.ir.instrument import pass_instrument
 from tvm.tirx import transform
+from tvm.tirx.build import codegen_build
 
 from ..targets.target import TRIPLES
 from . import vector_math
@@ -22,38 +24,48 @@ def code(lowered, run, target: dict, program, planned: int, directory: str, symb
     functions = {f"{symbol}_run": restored(run)["main"]}
     if lowered.prepare is not None:
         functions[f"{symbol}_prepare"] = restored(lowered.prepare)["main"]
-    module = tvm.IRModule({n: f.with_attr("global_symbol", n) for n, f in functions.items()})
-    built = tvm.compile(module, tvm.target.Target(target_of(target) | _cautious(functions.values())))
+    loops = _Loops()
+    with tvm.transform.PassContext(instruments=[loops]):
+        module, finish = _lowered({n: f.with_attr("global_symbol", n) for n, f in functions.items()}, target_of(target))
+    built = codegen_build(finish(module), tvm.target.Target(target_of(target) | loops.cautious()))
     path = os.path.join(directory, f"{symbol}.o")
     _write_object(built, path)
     return {
         "symbol": f"{symbol}_run", "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None,
-        "workspace": planned if program.any_batch else _scratch(run), "object": path,
+        "workspace": planned if program.any_batch else loops.scratch(f"{symbol}_run"), "object": path,
     }
 
 
-def _cautious(functions) -> dict:
-    """Options for code with remainders by powers of two: LLVM's own vectoriser takes i % 4 for i in some loops of more than 4 steps (compare llvm-project #156849).
-
-    Loops over vectors, which schedules make, are none of its business.
-    """
-    module = _without_blocks(tvm.IRModule({f"f{i}": f for i, f in enumerate(functions)}))
-    simple = transform.StmtSimplify()(transform.FlattenBuffer()(module))  # only remainders that stay: not those that find a lane in a block of vectors
-    divisors = {int(d) for f in simple.functions.values() for d in re.findall(r"% (\d+)", f.script())}
-    return {"cl-opt": ["-vectorize-loops=false"]} if any(d & (d - 1) == 0 for d in divisors) else {}
+def _lowered(functions: dict, target: dict):
+    """(functions as TVM's passes for a target leave them, the passes that come last)."""
+    target = tvm.target.Target(target)
+    passes, finish, _ = tvm.tirx.get_default_tir_pipeline(target)
+    return passes(transform.BindTarget(target.with_host(target))(tvm.IRModule(functions))), finish()
 
 
-def _scratch(module) -> int:
-    """Bytes of temporaries that one thread holds at most; a constant of the scheduled loops unless the batch is open."""
-    sizes = s_tir.analysis.calculate_allocated_bytes(_without_blocks(module)["main"])
-    return sum(int(size) for scopes in sizes.values() for size in scopes.values())
+@pass_instrument
+class _Loops:
+    """Looks at the functions while TVM lowers them: as plain loops, and with every index a single number."""
 
+    def run_after_pass(self, module, info):
+        if info.name == "s_tir.LowerOpaqueBlock":
+            self.plain = module
+        elif info.name == "tirx.FlattenBuffer":
+            self.flat = module
 
-def _without_blocks(module):
-    """Scheduled functions as plain loops."""
-    for name in ("LowerInitBlock", "PlanAndUpdateBufferAllocationLocation", "ConvertBlocksToOpaque", "CompactBufferAllocation", "LowerMatchBuffer", "LowerOpaqueBlock"):
-        module = getattr(s_tir.transform, name)()(module)
-    return module
+    def scratch(self, name: str) -> int:
+        """Bytes of temporaries that one thread holds at most; a constant of the scheduled loops unless the batch is open."""
+        sizes = s_tir.analysis.calculate_allocated_bytes(self.plain[name])
+        return sum(int(size) for scopes in sizes.values() for size in scopes.values())
+
+    def cautious(self) -> dict:
+        """Options for code with remainders by powers of two: LLVM's own vectoriser takes i % 4 for i in some loops of more than 4 steps (compare llvm-project #156849).
+
+        Loops over vectors, which schedules make, are none of its business.
+        """
+        simple = transform.StmtSimplify()(self.flat)  # only remainders that stay: not those that find a lane in a block of vectors
+        divisors = {int(d) for f in simple.functions.values() for d in re.findall(r"% (\d+)", f.script())}
+        return {"cl-opt": ["-vectorize-loops=false"]} if any(d & (d - 1) == 0 for d in divisors) else {}
 
 
 def target_of(target: dict) -> dict:

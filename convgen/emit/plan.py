@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..lang import access, expr as E
-from ..lang.count import BYTES, stage_flops
+from ..lang.count import BYTES
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from ..lang.unfold import phases
@@ -86,8 +86,8 @@ def key(load) -> str:
 def anchors(program) -> list:
     """The reductions worth tuning: those that hold at least a twentieth of the work."""
     run = [s for s in program.run_stages if s.combiner]
-    total = sum(stage_flops(s) for s in program.run_stages)
-    return [s for s in run if stage_flops(s) * 20 >= total]
+    total = sum(s.flops for s in program.run_stages)
+    return [s for s in run if s.flops * 20 >= total]
 
 
 def epilogue_of(program):

@@ -6,13 +6,18 @@ reaches the user's process.
 
 from __future__ import annotations
 
+import gc
+from functools import cache
+
 from ..workers.child import import_without_torch, serve
 
 
+@cache
 def load() -> str:
     """Import the compiler ahead of the first job; returns its version."""
     version = import_without_torch("tvm").__version__
     import_without_torch("convgen.emit.build")
+    gc.freeze()  # all this stays: looking through it again and again takes a tenth of compiling
     return version
 
 

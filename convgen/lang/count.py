@@ -69,7 +69,7 @@ def _condition(e, extents):
 
 def flops(program) -> int:
     """Work of one call. Stages that run when parameters are bound are not part of a call."""
-    return sum(stage_flops(s) for s in program.run_stages)
+    return sum(s.flops for s in program.run_stages)
 
 
 def border_bytes(program) -> int:

@@ -21,10 +21,11 @@ class Expr:
     `data` holds the axis name, the constant, the size tree with its value, or a load's tensor name and padding.
     """
 
-    __slots__ = ("op", "args", "dtype", "data")
+    __slots__ = ("op", "args", "dtype", "data", "_loads", "_axes")
 
     def __init__(self, op, args=(), dtype="float", data=None):
         self.op, self.args, self.dtype, self.data = op, tuple(args), dtype, data
+        self._loads = self._axes = None  # found when first asked for: spaces ask thousands of times
 
     def __add__(self, o): return binary("+", self, o)
     def __radd__(self, o): return binary("+", o, self)
@@ -61,12 +62,17 @@ class Expr:
         for a in self.args:
             yield from a.walk()
 
-    def loads(self):
-        return [e for e in self.walk() if e.op == "load"]
+    def loads(self) -> list:
+        """The reads of tensors that occur, in order."""
+        if self._loads is None:
+            self._loads = tuple(e for e in self.walk() if e.op == "load")
+        return list(self._loads)
 
     def axes(self) -> list[str]:
         """Names of the axes that occur, in order of first occurrence."""
-        return list(dict.fromkeys(e.data for e in self.walk() if e.op == "axis"))
+        if self._axes is None:
+            self._axes = tuple(dict.fromkeys(e.data for e in self.walk() if e.op == "axis"))
+        return list(self._axes)
 
     def __repr__(self):
         from .formula import expression

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from . import expr as E
 from .size import Size, tree_of, value_of
@@ -67,6 +68,11 @@ class Stage:
     def shape(self):
         return tuple(value_of(a.size) for a in self.axes)
 
+    @cached_property
+    def flops(self) -> int:
+        from .count import stage_flops
+        return stage_flops(self)
+
     def to_json(self):
         ax = lambda a: [a.name, tree_of(a.size), value_of(a.size)]
         return {"name": self.name, "axes": [ax(a) for a in self.axes], "reduce": [ax(a) for a in self.reduce], "combiner": self.combiner,
@@ -103,8 +109,8 @@ class Program:
     def tensor(self, name) -> TensorSpec | None:
         return next((t for t in self.tensors if t.name == name), None)
 
-    @property
-    def bind_stages(self) -> list:
+    @cached_property
+    def bind_stages(self) -> tuple:
         """Stages that read only parameters (directly or through such stages): they run once, when weights are bound.
 
         A stage that reads nothing (a table of positions) belongs to them where one of them reads it.
@@ -117,12 +123,13 @@ class Program:
                 constant.add(s.name)
                 found[s.name] = loads
         read = {name for loads in found.values() for name in loads}
-        return [s for s in self.stages if s.name in found and (found[s.name] or s.name in read)]
+        return tuple(s for s in self.stages if s.name in found and (found[s.name] or s.name in read))
 
-    @property
-    def run_stages(self) -> list:
+    @cached_property
+    def run_stages(self) -> tuple:
+        """All others: they run with every call."""
         bound = {s.name for s in self.bind_stages}
-        return [s for s in self.stages if s.name not in bound]
+        return tuple(s for s in self.stages if s.name not in bound)
 
     @property
     def any_batch(self) -> bool:

@@ -10,7 +10,6 @@ import math
 
 from convgen.emit import borders, dot, plan as P
 from convgen.lang import access, count, expr as E
-from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of, value_of
 
 from ..knobs import KnobSpace
@@ -41,9 +40,10 @@ class Leaf(KnobSpace):
         self.anchors = P.anchors(self.program)
         self.cuts = Cuts(program, self.lanes)
         self.domains = {"algorithm": [algorithm]} | {f"cut.{a}": [0, *sizes] for a, sizes in self.cuts.sizes.items()}
-        self._info = {}
+        self._info, self._insides = {}, {}
         for s in self.anchors:
             self._add(s)
+        self._own = {name: {k: v for k, v in self.domains.items() if k.startswith(f"{name}.")} for name in self._info}
         self.feature_names = ["log_flops", "log_bytes", "log_staged", "anchors", "log_tile", "log_trips", "repeated", *(f"{i}.{f}" for i in range(2) for f in _FEATURES)]
 
     # -- domains --------------------------------------------------------------------------------------------------------
@@ -163,10 +163,11 @@ class Leaf(KnobSpace):
     # -- constraints ----------------------------------------------------------------------------------------------------
     def _inside(self, s, tiles):
         """(extents of one tile, axes that move with it) of a stage; its own extents and none where it stays outside."""
-        need = self.cuts.needs(tiles).get(s.name)
-        if need is None:
-            return access.extents(s), set()
-        return access.extents(s) | need, set().union(*(self.cuts.moved[s.name][a] for a in tiles))
+        key = s.name, *tiles.items()
+        if key not in self._insides:
+            need = self.cuts.needs(tiles).get(s.name)
+            self._insides[key] = access.extents(s) | (need or {}), set() if need is None else set().union(*(self.cuts.moved[s.name][a] for a in tiles))
+        return self._insides[key]
 
     def _cut_constraint(self, s, ext, roles, tiles, c):
         """Why a stage cannot run inside the tiles of a choice, or None."""
@@ -282,12 +283,12 @@ class Leaf(KnobSpace):
     def draw(self, rng) -> dict:
         """Anchor by anchor, so that one anchor's constraints do not throw away what the others drew."""
         c = super().draw(rng)
-        for name in self._info:
-            own = [k for k in self.domains if k.startswith(f"{name}.")]
+        tiles = tiles_of(c)
+        for name, own in self._own.items():
             for _ in range(60):
-                if self._anchor_constraint(name, tiles_of(c), c) is None:
+                if self._anchor_constraint(name, tiles, c) is None:
                     break
-                c |= {k: rng.choice(self.domains[k]) for k in own}
+                c |= {k: rng.choice(values) for k, values in own.items()}
         return c
 
     # -- default --------------------------------------------------------------------------------------------------------
@@ -534,7 +535,7 @@ class Leaf(KnobSpace):
         row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), math.log(P.staged_bytes(plan) + 1), len(self.anchors)]
         tiles = tiles_of(c)
         row += [math.log(self.cuts.bytes(tiles) + 1), math.log(self.cuts.trips(tiles)), self.cuts.repeated(tiles) if tiles else 1.0]
-        heaviest = sorted(self.anchors, key=stage_flops, reverse=True)
+        heaviest = sorted(self.anchors, key=lambda s: s.flops, reverse=True)
         for i in range(2):
             row += self._anchor_features(heaviest[i], c, plan) if i < len(heaviest) else [0.0] * len(_FEATURES)
         return [float(v) for v in row]

@@ -175,7 +175,6 @@ def inline_seconds(program, stage, works, c, target) -> float:
 def plain_seconds(program, stage, target, split: int = 1) -> float:
     """Of one launch with `split` threads per result: what it moves, or what one thread computes after another."""
     from convgen.lang import access
-    from convgen.lang.count import stage_flops
     limits, (lanes, memory, clock) = target["limits"], _RATES[target["isa"]]
     extents = access.extents(stage)
     moved = 4 * math.prod(stage.shape)
@@ -185,5 +184,5 @@ def plain_seconds(program, stage, target, split: int = 1) -> float:
     serial = math.prod(extents[a.name] for a in stage.reduce)
     exchange = _EXCHANGE + 60 + 6 * split if split > 1 else 0
     issued = math.prod(stage.shape) * (30 * split + 6 * serial + (2 * split if split > 1 else 0)) / limits["sms"] / 128
-    clocks = max(moved / limits["sms"] / memory, stage_flops(stage) / limits["sms"] / lanes, issued, _LATENCY + 20 * -(-serial // split) + exchange)
+    clocks = max(moved / limits["sms"] / memory, stage.flops / limits["sms"] / lanes, issued, _LATENCY + 20 * -(-serial // split) + exchange)
     return clocks / clock * 1e-6 + _LAUNCH * 1e-6

@@ -6,7 +6,6 @@ import math
 
 from convgen.emit import matrix, plan as P
 from convgen.emit.matrix import EDGE, Tile
-from convgen.lang.count import stage_flops
 
 _SHAPES = ((32, 32), (64, 32), (32, 64), (64, 64), (128, 32), (128, 64), (64, 128), (128, 128))  # rows × columns of a block
 _TERMS = (32, 64, 16)
@@ -43,7 +42,7 @@ def saved(program, choice: dict) -> int:
         if choice.get(f"{stage.name}.tensor"):
             tile = Tile.of(choice[f"{stage.name}.tensor"])
             filled = [-(-n // step) * step for n, step in zip(matrix.find(program, stage).sizes(stage), (tile.rows, tile.columns, tile.terms))]
-            total += stage_flops(stage) - 2 * math.prod(filled) // RATE
+            total += stage.flops - 2 * math.prod(filled) // RATE
     return total
 
 

@@ -9,7 +9,6 @@ import math
 
 from convgen.emit import simt, plan as P
 from convgen.lang import access
-from convgen.lang.count import stage_flops
 from convgen.lang.size import tree_of
 
 from ..knobs import KnobSpace, Tree
@@ -275,7 +274,7 @@ class Leaf(KnobSpace):
     def work(self, c) -> float:
         """Operations that a choice executes."""
         times = {w.name: w.shape(c).waste for w in self.works} | {f.producer.name: f.repeated(f.consumer.shape(c), c) for f in self.fusions if c.get(f.knob)}
-        return sum(stage_flops(s) * times.get(s.name, 1) for s in self.program.run_stages) - matrices.saved(self.program, c)
+        return sum(s.flops * times.get(s.name, 1) for s in self.program.run_stages) - matrices.saved(self.program, c)
 
     def seconds(self, c) -> float:
         """Estimated time of one call."""
@@ -294,7 +293,7 @@ class Leaf(KnobSpace):
 
     def features(self, c) -> list:
         row = [math.log(self.program.flops + 1), math.log(self.program.bytes + 1), len(self.program.run_stages) - sum(c[f.knob] for f in self.fusions), math.log(self.seconds(c))]
-        heaviest = sorted(self.works, key=lambda w: -stage_flops(w.stage))
+        heaviest = sorted(self.works, key=lambda w: -w.stage.flops)
         for i in range(2):
             row += self._features(heaviest[i], c) if i < len(heaviest) else [0.0] * len(_FEATURES)
         return [float(v) for v in row]

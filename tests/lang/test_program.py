@@ -37,7 +37,7 @@ def test_stages_that_read_parameters_only_are_bound():
     assert [s.name for s in w.program.bind_stages] == ["merged_kernel", "merged_bias"]
     assert [s.name for s in w.program.run_stages] == ["sum", "out"]
     assert [s.name for s in condconv2d(**CONV, E=2).program.run_stages] == ["kernel", "sum"]
-    assert conv2d(**CONV).program.bind_stages == []
+    assert conv2d(**CONV).program.bind_stages == ()
 
 
 @pytest.mark.parametrize("w, exact", [
