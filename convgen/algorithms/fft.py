@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ..lang import access, expr as E
 from ..lang.program import Stage
 from ..lang.size import value_of
-from .winograd import _axis, _match, _table
+from .convolution import axis, match, table
 
 POINTS = (256, 1024)  # of a tile: the fewer, the cheaper the transforms; the more, the fewer blocks
 _LANES = 16  # positions n2
@@ -48,10 +48,10 @@ def rewrites(program) -> dict:
     """Algorithm name → program, for every tile size that applies."""
     program = access.specialised(program)
     stage = next((s for s in program.run_stages if s.combiner == "sum"), None)
-    match = _match(program, stage) if stage is not None else None
-    if match is None or len(match[2]) != 1:
+    matched = match(program, stage) if stage is not None else None
+    if matched is None or len(matched[2]) != 1:
         return {}
-    data, kernel, ((position, tap),) = match
+    data, kernel, ((position, tap),) = matched
     taps, padding = access.extents(stage)[tap], data.data[1]
     if taps < _SHORTEST or padding is not None and padding.mode in ("reflect", "value"):  # tiles reach further beyond the data than a reflection may
         return {}
@@ -64,7 +64,7 @@ def rewrites(program) -> dict:
 def _cosine(j, points, quarters=0):
     """cos(2 pi j / points - quarters pi / 2) of an index 0 <= j < points, from two short tables."""
     low = 1 << points.bit_length() // 2
-    row = lambda f, steps, step, at: _table([[f(2 * math.pi * i * step / points) for i in range(steps)]], E.lift(0), at)
+    row = lambda f, steps, step, at: table([[f(2 * math.pi * i * step / points) for i in range(steps)]], E.lift(0), at)
     coarse = lambda shift: row(lambda angle: math.cos(angle - shift * math.pi / 2), points // low, low, j // E.lift(low))
     return coarse(quarters) * row(math.cos, low, 1, j % E.lift(low)) - coarse(quarters + 1) * row(math.sin, low, 1, j % E.lift(low))
 
@@ -85,10 +85,10 @@ def _rewrite(program, stage, data, kernel, d, position, tap, t):
     """The program with `stage` computed in tiles `t`; the window runs along dim `d` of the data."""
     extents, name = access.extents(stage), stage.name
     taps, outputs, rows = extents[tap], extents[position], t.points // _LANES
-    own = lambda suffix, extent: _axis(f"{position}_{suffix}", extent)
+    own = lambda suffix, extent: axis(f"{position}_{suffix}", extent)
     n1, n2, k1, k2 = own("n1", rows), own("n2", _LANES), own("k1", rows // 2 + 1), own("k2", _LANES)
     line, part, other = own("line", rows + 2), own("part", 2), own("other", 2)  # both parts of k1 side by side; real or imaginary; the same, summed over
-    tile, block, row = own("tile", -(-outputs // t.hop)), _axis(f"{tap}_block", t.blocks), own("row", t.hop // _LANES)
+    tile, block, row = own("tile", -(-outputs // t.hop)), axis(f"{tap}_block", t.blocks), own("row", t.hop // _LANES)
     known = {x.name: x for x in [*stage.axes, *stage.reduce]}
     plain = [x for x in stage.axes if x.name != position]
 

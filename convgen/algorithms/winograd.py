@@ -15,8 +15,9 @@ from math import prod
 
 from ..lang import access, expr as E
 from ..lang.program import Stage
-from ..lang.size import Size, value_of
+from ..lang.size import value_of
 from . import cook_toom
+from .convolution import axis, match, table
 
 TILES = {3: (4, 2, 6), 5: (4, 2)}  # taps of a window that is one block → outputs per tile
 BLOCKS = (4, 5)  # taps per block, and outputs per tile, of longer windows: the usual size, and one offered where it takes less work
@@ -30,10 +31,10 @@ def rewrites(program) -> dict:
     """Algorithm name → program, for every tile size that applies."""
     program = access.specialised(program)  # one group: the group map is gone
     stage = next((s for s in program.run_stages if s.combiner == "sum"), None)
-    match = _match(program, stage) if stage is not None else None
-    if match is None:
+    matched = match(program, stage) if stage is not None else None
+    if matched is None:
         return {}
-    data, kernel, windows = match
+    data, kernel, windows = matched
     extents = access.extents(stage)
     taps = {extents[k] for _, k in windows}
     if min(taps) >= _LONG:
@@ -46,47 +47,6 @@ def rewrites(program) -> dict:
     taps = next(iter(taps))
     outputs = tuple(extents[p] for p, _ in windows)
     return {_name(m): _rewrite(program, stage, data, kernel, windows, m, (taps,) * len(m)) for m in tiles(outputs, taps)}
-
-
-def _match(program, stage):
-    """(data load, kernel load, [(position, tap)]) of a convolution of stride and dilation 1, or None."""
-    if stage.body.op != "*" or any(f.op != "load" for f in stage.body.args):
-        return None
-    constant = {t.name for t in program.tensors if t.kind == "param"} | {s.name for s in program.bind_stages}
-    params = [f for f in stage.body.args if f.data[0] in constant]
-    others = [f for f in stage.body.args if all(f is not p for p in params)]
-    if len(params) != 1 or len(others) != 1:
-        return None
-    (kernel,), (data,) = params, others
-    roles = access.roles(stage)
-    windows = []
-    for index in data.args:
-        terms = access.linear(index)
-        tap = [n for n in index.axes() if n in roles.window]
-        if not tap:
-            if index.op != "axis":  # groups: every output channel would transform its own copy of the data
-                return None
-            continue
-        if terms is None or len(terms[0]) != 2 or set(terms[0].values()) != {1}:
-            return None
-        windows.append((next(n for n in terms[0] if n not in tap), tap[0]))
-    if not 1 <= len(windows) <= 2 or {k for _, k in windows} != set(roles.window) or len({k for _, k in windows}) != len(windows):
-        return None
-    used = [n for a in kernel.args for n in a.axes()]
-    positions = {p for p, _ in windows}
-    if positions & set(used) or any(a.op != "axis" for a in kernel.args if set(a.axes()) & set(roles.window)):
-        return None
-    return data, kernel, windows
-
-
-def _table(matrix, row, column):
-    """Element [row][column] of a constant matrix as an expression."""
-    width = len(matrix[0])
-    return E.Expr("table", (row * width + column,), "float", tuple(float(v) for line in matrix for v in line))
-
-
-def _axis(name, extent):
-    return E.Axis(name, Size(int(extent), int(extent), []))
 
 
 def tiles(outputs: tuple, taps: int) -> list:
@@ -127,15 +87,15 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
     a, g, b = (dict(zip(m, matrices)) for matrices in (a, g, b))
     extents = access.extents(stage)
     name = stage.name
-    blocks = {k: _axis(f"{k}_block", -(-extents[k] // taps[p])) for p, k in windows}
+    blocks = {k: axis(f"{k}_block", -(-extents[k] // taps[p])) for p, k in windows}
     one = {p: value_of(blocks[k].size) == 1 for p, k in windows}
-    tile = {p: _axis(f"{p}_tile", -(-extents[p] // m[p])) for p, _ in windows}
+    tile = {p: axis(f"{p}_tile", -(-extents[p] // m[p])) for p, _ in windows}
     # tiles of data: as many as outputs have, and one more for each further block (m divides a block's taps)
-    grid = {p: tile[p] if one[p] else _axis(f"{p}_grid", value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps[p] // m[p])) for p, k in windows}
+    grid = {p: tile[p] if one[p] else axis(f"{p}_grid", value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps[p] // m[p])) for p, k in windows}
     skipped = _only_padding(program, data, windows, grid, one, m, n)
     for p, (_, count) in skipped.items():
-        grid[p] = _axis(f"{p}_grid", count)
-    point = {p: _axis(f"{p}_point", n[p]) for p, _ in windows}
+        grid[p] = axis(f"{p}_grid", count)
+    point = {p: axis(f"{p}_point", n[p]) for p, _ in windows}
     known = {x.name: x for x in [*stage.axes, *stage.reduce]}
     stages = []
 
@@ -145,11 +105,11 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
         left = [x for x in load.axes() if x != k]
         known |= {v.name: v for v in (point[p], blocks[k])}
         axes = [*(known[x] for x in left), *([] if one[p] else [blocks[k]]), point[p]]
-        tap = known[k] if one[p] else _axis(k, taps[p])
+        tap = known[k] if one[p] else axis(k, taps[p])
         value = E.substitute(load, {} if one[p] else {k: blocks[k] * taps[p] + tap})
         if not one[p] and extents[k] % taps[p]:
             value = E.Expr("select", (blocks[k] * taps[p] + tap < extents[k], value, E.to_float(0.0)), "float")
-        stages.append(Stage(f"{name}_kernel_{p}", axes, [tap], "sum", _table(g[p], point[p], tap) * value))
+        stages.append(Stage(f"{name}_kernel_{p}", axes, [tap], "sum", table(g[p], point[p], tap) * value))
         load = E.Expr("load", stages[-1].axes, "float", (stages[-1].name, None))
     kernel_load = load
 
@@ -165,10 +125,10 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
         amounts[d] = (lo, hi + beyond)
     source = E.Expr("load", data.args, "float", (data.data[0], E.Padding(amounts, padding.mode if padding else "zeros")))
     others = [x for x in source.axes() if x not in {v for w in windows for v in w}]
-    lines = {p: _axis(f"{p}_line", reach[p]) for p, _ in windows}
+    lines = {p: axis(f"{p}_line", reach[p]) for p, _ in windows}
     for number, (p, _) in enumerate(windows):
         later = [q for q, _ in windows[number + 1:]]
-        step = _axis(f"{p}_step", n[p])
+        step = axis(f"{p}_step", n[p])
         place = {p: (grid[p] + skipped[p][0] if p in skipped else grid[p]) * m[p] + step}
         earlier = [q for q, _ in windows[:number]]
         if number == 0:
@@ -180,7 +140,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
             value = E.Expr("load", [place[p] if x.name == lines[p].name else x for x in previous.axes], "float", (previous.name, None))
         rest = [known[x] for x in others]
         axes = [*(point[q] for q in earlier), point[p], *rest, *(grid[q] for q in earlier), grid[p], *(lines[q] for q in later)]
-        stages.append(Stage(f"{name}_data_{p}", axes, [step], "sum", _table(b[p], point[p], step) * value))
+        stages.append(Stage(f"{name}_data_{p}", axes, [step], "sum", table(b[p], point[p], step) * value))
     moved = {grid[p].name: tile[p] + blocks[k] * (taps[p] // m[p]) - skipped.get(p, (0,))[0] for p, k in windows if not one[p]}
     data_load = E.Expr("load", [moved.get(x.name, x) for x in stages[-1].axes], "float", (stages[-1].name, None))
     product = kernel_load * data_load
@@ -200,7 +160,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
         later = windows[number + 1:]
         axes = [*plain, *(known[q] for q, _ in windows[:number]), *(tile[q] for q, _ in later), *(point[q] for q, _ in later), known[p]]
         value = E.Expr("load", [known[p] // E.lift(m[p]) if x is tile[p] else x for x in previous.axes], "float", (previous.name, None))
-        stages.append(Stage(f"{name}_result_{p}", axes if later else stage.axes, [point[p]], "sum", _table(a[p], known[p] % E.lift(m[p]), point[p]) * value))
+        stages.append(Stage(f"{name}_result_{p}", axes if later else stage.axes, [point[p]], "sum", table(a[p], known[p] % E.lift(m[p]), point[p]) * value))
     return access.spliced(program, stage, stages, lambda index: E.Expr("load", index, "float", (stages[-1].name, None)))
 
 
@@ -220,13 +180,3 @@ def _only_padding(program, data, windows, grid, one, m, n) -> dict:
         if not one[p] and last - first + 1 < value_of(grid[p].size):
             found[p] = (first, last - first + 1)
     return found
-
-
-def _table(matrix, row, column):
-    """Element [row][column] of a constant matrix as an expression."""
-    width = len(matrix[0])
-    return E.Expr("table", (row * width + column,), "float", tuple(float(v) for line in matrix for v in line))
-
-
-def _axis(name, extent):
-    return E.Axis(name, Size(int(extent), int(extent), []))
