@@ -29,7 +29,7 @@ def code(lowered, run, target: dict, program, planned: int, directory: str, symb
         module, finish = _lowered({n: f.with_attr("global_symbol", n) for n, f in functions.items()}, target_of(target))
     built = codegen_build(finish(module), tvm.target.Target(target_of(target) | loops.cautious()))
     path = os.path.join(directory, f"{symbol}.o")
-    _write_object(built, path)
+    built.write_to_file(path, "o")
     return {
         "symbol": f"{symbol}_run", "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None,
         "workspace": planned if program.any_batch else loops.scratch(f"{symbol}_run"), "object": path,
@@ -45,17 +45,17 @@ def _lowered(functions: dict, target: dict):
 
 @pass_instrument
 class _Loops:
-    """Looks at the functions while TVM lowers them: as plain loops, and with every index a single number."""
+    """Looks at the functions while TVM lowers them: with every index a single number, and where temporaries that never live together share their memory."""
 
     def run_after_pass(self, module, info):
-        if info.name == "s_tir.LowerOpaqueBlock":
-            self.plain = module
-        elif info.name == "tirx.FlattenBuffer":
+        if info.name == "tirx.FlattenBuffer":
             self.flat = module
+        elif info.name == "tirx.StorageRewrite":
+            self.shared = module
 
     def scratch(self, name: str) -> int:
         """Bytes of temporaries that one thread holds at most; a constant of the scheduled loops unless the batch is open."""
-        sizes = s_tir.analysis.calculate_allocated_bytes(self.plain[name])
+        sizes = s_tir.analysis.calculate_allocated_bytes(self.shared[name])
         return sum(int(size) for scopes in sizes.values() for size in scopes.values())
 
     def cautious(self) -> dict:
@@ -74,9 +74,3 @@ def target_of(target: dict) -> dict:
     if target.get("attrs"):
         out["mattr"] = target["attrs"]
     return out
-
-
-def _write_object(built, path):
-    """The module's object code, position independent, as one file."""
-    mod = built.mod if hasattr(built, "mod") else built
-    mod.write_to_file(path, "o") if hasattr(mod, "write_to_file") else mod.save(path, "o")
