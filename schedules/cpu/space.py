@@ -20,6 +20,7 @@ _ROW = 1800  # and in all tiles of a row, where each has code of its own
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
 _HELD = 1.02  # time that holding no more than a call should (count.CALL) is worth
 _PAGE = 4096  # addresses this far apart fall into one set of the first cache
+_LINE = 64  # bytes that processors hand each other as one
 _SHORT = 4  # channels whose loop the compiler unrolls by itself
 _WEIGHTS = 2  # second-level caches full of weights that every thread may read
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
@@ -359,7 +360,21 @@ class Leaf(KnobSpace):
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
             c = self._banded(s, ext, roles, tiles, c)
+            if dense and not roles.window and self._shares_lines(s, ext, c):
+                whole = c | {f"{n}.order": "position"}
+                c = whole if self._anchor_constraint(n, tiles, whole) is None else c
         return c
+
+    def _shares_lines(self, s, ext, c) -> bool:
+        """Whether threads that share out the vector blocks write into the same lines of memory, which costs more than what they compute, and there are positions enough to share out."""
+        n, threads, out = s.name, self.target["threads"], self.program.output
+        inner = out.permutation(self.program.layout)[-1]
+        if P.epilogue_of(self.program)[0] is not s or len(s.axes) <= inner or s.axes[inner].name != c[f"{n}.vec"]:
+            return False
+        block = c[f"{n}.lanes"] * c[f"{n}.vectors"]
+        blocks = -(-ext[c[f"{n}.vec"]] // block)
+        tiles = math.prod(ext[a.name] for a in s.axes if a.name != c[f"{n}.vec"]) // (c[f"{n}.tile1"] * c[f"{n}.tile2"])
+        return blocks > 1 and -(-blocks // threads) * block * count.BYTES[out.dtype] % _LINE > 0 and tiles >= 8 * threads
 
     def _crowded(self, s, ext, roles, c) -> bool:
         """Whether the taps of a row meet in one body with so many numbers that the compiler, which keeps each for the next tap, runs out of registers."""

@@ -196,3 +196,9 @@ def test_what_lies_between_stages_costs_traffic_where_no_cache_holds_it():
     assert space.leaves["winograd6"].spilled(uncut) > 100e6 and space.leaves["winograd4"].spilled(space.default()) == 0
     small = schedules.space(parse("conv2d:n1,c64,o64,h28,w28,k3x3;padding=1:f32.f32.f32:nchw").description, TARGETS["x86:avx512"])
     assert all(small.leaves[c["algorithm"]].spilled(c) == 0 for c in small.defaults())
+
+
+def test_threads_do_not_share_lines_of_narrow_results_by_default():
+    order = lambda dtypes: schedules.space(parse(f"{dtypes}:nhwc").description, TARGETS["x86:avx512"] | {"threads": 2}).default()["sum.order"]
+    assert order("quantized_conv2d:n1,c64,o64,h56,w56,k1x1:u8.i32.u8") == "position"  # 32 bytes of a position's 64
+    assert order("quantized_conv2d:n1,c64,o128,h56,w56,k1x1:u8.i32.u8") == order("conv2d:n1,c64,o64,h56,w56,k1x1:f32.f32.f32") == "vector"
