@@ -1,4 +1,4 @@
-"""What to launch: symbol, arguments, grid, block and dynamic shared memory of every device function, read from the lowered functions themselves."""
+"""What to launch: symbol, arguments, grid, block and shared memory of every device function, read from the lowered functions themselves."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _number(name: str) -> tuple:
 
 
 def _launch(name, f) -> dict:
-    extents, shared = {}, 0
+    extents, shared = {}, {"shared": 0, "shared.dyn": 0}
     for node in _walk(f.body):
         if isinstance(node, tirx.AttrStmt) and node.attr_key == "thread_extent":
             extents[node.node.thread_tag] = size(node.value)
-        elif isinstance(node, tirx.AllocBuffer) and node.buffer.scope() == "shared.dyn":
-            shared += BYTES[str(node.buffer.dtype)] * math.prod(int(n) for n in node.buffer.shape)
+        elif isinstance(node, tirx.AllocBuffer) and node.buffer.scope() in shared:
+            shared[node.buffer.scope()] += BYTES[str(node.buffer.dtype)] * math.prod(int(n) for n in node.buffer.shape)
     return {"symbol": name, "args": [_argument(p) for p in f.params], "grid": [extents.get(f"blockIdx.{a}", 1) for a in _AXES],
-            "block": [extents.get(f"threadIdx.{a}", 1) for a in _AXES], "shared": shared}
+            "block": [extents.get(f"threadIdx.{a}", 1) for a in _AXES], "shared": shared["shared.dyn"], "shared_static": shared["shared"]}
 
 
 def _argument(p):

@@ -17,8 +17,11 @@ def refuse(launch: dict, limits: dict) -> None:
     threads = math.prod(launch["block"])
     if threads > limits["threads_per_block"]:
         raise EmitError(f"{launch['symbol']}: a block takes at most {limits['threads_per_block']} threads, got {threads}")
-    if launch["shared"] > limits["shared_per_block"]:
-        raise EmitError(f"{launch['symbol']}: a block has at most {limits['shared_per_block']} bytes of shared memory, got {launch['shared']}")
+    static, shared = launch["shared_static"], launch["shared_static"] + launch["shared"]
+    if shared > limits["shared_per_block"]:
+        raise EmitError(f"{launch['symbol']}: a block has at most {limits['shared_per_block']} bytes of shared memory, got {shared}")
+    if static > limits["shared_static"]:
+        raise EmitError(f"{launch['symbol']}: a block has at most {limits['shared_static']} bytes of static shared memory, got {static}")
     for axis, blocks, most in zip(_GRID, launch["grid"], _GRID.values()):
         if isinstance(blocks, int) and blocks > most:
             raise EmitError(f"{launch['symbol']}: a grid has at most {most} blocks along {axis}, got {blocks}")

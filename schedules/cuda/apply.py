@@ -33,7 +33,7 @@ def apply(module, blocks, choice: dict, target: dict):
         if store is not None and len(sch.get_producers(sch.get_sblock(store.name))) > 1:
             store = None  # it waits for other results, too, and TVM moves it to none of its producers
         if b.spread:
-            tile.reduction(sch, b, store, [by_name[n] for n in b.reads], choice, done)
+            tile.reduction(sch, b, store, [by_name[n] for n in b.reads], choice, done, target["limits"]["shared_static"])
             continue
         block = sch.get_sblock(b.name)
         if b.share is not None:

@@ -22,6 +22,7 @@ _WASTE = 1.7  # points computed over points wanted
 _THREADS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 56, 64, 96, 128, 256)
 _EACH = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 28)
 _CLIMBS = 3  # how many plain points the default is sought from
+_LARGER = 0.9  # of the time in shared memory that every launch has: a default that takes more, and leaves room for fewer blocks, must be worth it
 _WARPS = 4  # that a multiprocessor must hold at least, one for each of its schedulers, where there are so many
 _FILL = 7 / 8  # of the registers one block may take: a full multiprocessor makes nvcc spill
 _DRAWS = 400  # of one reduction, until a valid choice is found
@@ -131,8 +132,8 @@ class Leaf(KnobSpace):
             return f"about {needed} registers, a thread has {limits['registers_per_thread']}"
         if estimate.allocated(w, shape, c, limits) > limits["registers_per_sm"] * _FILL:
             return f"about {needed} registers in {shape.threads} threads, a multiprocessor has {limits['registers_per_sm']}"
-        if estimate.shared_bytes(shape) > limits["shared_static"]:
-            return f"{estimate.shared_bytes(shape)} bytes of shared memory, a block has {limits['shared_static']}"
+        if estimate.shared_bytes(shape) > limits["shared_per_block"]:
+            return f"{estimate.shared_bytes(shape)} bytes of shared memory, a block has {limits['shared_per_block']}"
         warps = -(-shape.threads // limits["warp"])
         held = estimate.resident(w, shape, c, limits) * warps
         if held < min(_WARPS, shape.blocks * warps):
@@ -235,21 +236,24 @@ class Leaf(KnobSpace):
             return self._plain[of]
         names, known = self._knobs(w), {}
 
-        def cost(c):
+        def cost(c, most=self.limits["shared_static"]):
             key = tuple([c[n] for n in names])
             if key not in known:
-                possible = self._wrong(w, c) is None and all(f.shared(w.shape(c)) for f in fed)
-                known[key] = estimate.seconds(w, w.shape(c), c, self.target, fed) if possible else math.inf
-            return known[key]
-        found = []
-        for c in sorted(starts.points(w, self.domains), key=cost)[:_CLIMBS]:
+                shape = w.shape(c)
+                possible = self._wrong(w, c) is None and all(f.shared(shape) for f in fed)
+                known[key] = estimate.seconds(w, shape, c, self.target, fed) if possible else math.inf, estimate.shared_bytes(shape)
+            return known[key][0] if known[key][1] <= most else math.inf
+
+        def climbed(c, cost):
             while True:
                 best = min((*self._near(names, c), *self._pairs(w, c)), key=cost, default=c)
                 if not cost(best) < 0.999 * cost(c):
-                    break
+                    return c
                 c = best
-            found.append(c)
-        self._plain[of] = min(found, key=cost)
+        best = min([climbed(c, cost) for c in sorted(starts.points(w, self.domains), key=cost)[:_CLIMBS]], key=cost)
+        every = lambda c: cost(c, math.inf)
+        larger = climbed(best, every)
+        self._plain[of] = larger if every(larger) < _LARGER * cost(best) else best
         return self._plain[of]
 
     def _near(self, names, c):

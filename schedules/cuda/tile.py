@@ -6,15 +6,18 @@ results of one thread that are neighbours. Whatever a block shares is copied at 
 
 from __future__ import annotations
 
+import math
+
 from tvm import tirx
 
 from . import bind, copy, share
 
+_FEW = 64  # bytes that are static always: TVM finds no place in dynamic memory for a single byte
 _TOGETHER = 32  # terms of a sum in one unrolled body
 
 
-def reduction(sch, b, store, copies, choice, done):
-    """Schedule a "reduce" Block. `store`: the block that writes its results, None where they go to memory as they are; `copies`: Blocks of its staged reads."""
+def reduction(sch, b, store, copies, choice, done, static):
+    """Schedule a "reduce" Block. `store`: the block that writes its results, None where they go to memory as they are; `copies`: Blocks of its staged reads; `static`: bytes of shared memory that every launch may have."""
     k = lambda name, default=None: choice.get(f"{b.stage}.{name}", default)
     block = sch.get_sblock(b.name)
     loops = _reduction_loops(sch, b, sch.get_loops(block)[len(b.loops):], k("chunk", 0))
@@ -59,17 +62,25 @@ def reduction(sch, b, store, copies, choice, done):
         share.finish(sch, total, sch.get_sblock(store.name) if store is not None else None, grid, count)
     else:
         copy.results(sch, out, len(b.loops) if store is None else len(store.loops), _whole(sch, out, store or b, tiles))
-    at = chunks[-1] if chunks else thread
+    at, common = chunks[-1] if chunks else thread, {}
     for c in copies:
         found = sch.get_sblock(c.name)
         sch.set_scope(found, 0, "shared")
         sch.compute_at(found, at, preserve_unit_loops=True)
+        common[found] = _bytes(sch, found, len(c.loops))
         computed = any(choice.get(f"{sch.get(p).name_hint}.fused") for p in sch.get_producers(found))
         copy.cooperative(sch, found, len(c.loops), count, c.wide, c.along if computed else None)
         done.add(c.name)
     for w, wide in weights:
         sch.compute_at(w, at, preserve_unit_loops=True)
+        common[w] = _bytes(sch, w, len(sch.get(w).iter_vars))
         copy.cooperative(sch, w, len(sch.get(w).iter_vars), count, wide)
+    if total is not None:
+        common |= {out: (n := 4 * count * math.prod(_extent(sch, l) for l in near)), total: n // b.share.threads}
+    if sum(common.values()) > static:
+        for found, n in common.items():
+            if n > _FEW:
+                sch.set_scope(found, 0, "shared.dyn")
     unrolled = [*inner, *window][len(inner) + len(window) - k("unroll", 0):] if k("unroll", 0) else []
     for loop in [*unrolled, *near]:
         _unroll(sch, loop)
@@ -130,6 +141,15 @@ def _whole(sch, out, b, tiles) -> bool:
     last = len(b.loops) - 1 - (b.loops[-1][1] == "lanes")
     axis, extent = b.loops[last][0], sch.get(out).iter_vars[last].dom.extent
     return str(sch.get(out).writes[0].source.dtype) == "float32" and axis in tiles and tiles[axis].near % copy.VECTOR == 0 and _constant(extent) % copy.VECTOR == 0
+
+
+def _bytes(sch, block, dims) -> float:
+    """Of a copy in shared memory whose loops are those of one block of threads: rows begin at multiples of a vector. Infinite where they depend on the block: TVM finds their bound later."""
+    extents = [sch.get(l).extent for l in sch.get_loops(block)[-dims:]]
+    if not all(isinstance(n, (int, tirx.IntImm)) for n in extents):
+        return math.inf
+    *outer, inner = map(int, extents)
+    return 4 * math.prod(outer) * -(-inner // copy.VECTOR) * copy.VECTOR
 
 
 def _constant(extent) -> int:

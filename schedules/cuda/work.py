@@ -35,11 +35,12 @@ class Read:
         spec = program.tensor(self.name)
         self.inner = spec.permutation(program.layout)[-1] if spec is not None else len(shape) - 1  # the dim whose elements are neighbours in memory
 
-    def span(self, d: int, sizes: dict) -> int:
-        """How many positions of dim `d` are met where axes take `sizes` steps (1 if not given)."""
+    def span(self, d: int, sizes: dict, overhang=False) -> int:
+        """How many positions of dim `d` are met where axes take `sizes` steps (1 if not given); `overhang`: those beyond the tensor's end, too, which a whole tile has room for."""
         terms, index, limit = self.dims[d]
         if terms is not None:
             n = 1 + sum(abs(k) * (sizes.get(a, 1) - 1) for a, k in terms.items())
+            limit = n if overhang else limit
         elif any(e.op == "load" for e in index.walk()):
             n = math.prod(sizes.get(a, 1) for a in index.axes())
         else:
@@ -58,8 +59,9 @@ class Read:
         return math.prod(self.span(d, sizes) for d in range(len(self.dims)))
 
     def rows(self, sizes: dict) -> int:
-        """As elements, with rows that begin at multiples of four."""
-        return math.prod(self.span(d, sizes) if d != self.inner else -(-self.span(d, sizes) // 4) * 4 for d in range(len(self.dims)))
+        """Elements of a copy of a whole tile, with rows that begin at multiples of four."""
+        spans = [self.span(d, sizes, overhang=True) for d in range(len(self.dims))]
+        return math.prod(n if d != self.inner else -(-n // 4) * 4 for d, n in enumerate(spans))
 
     def step(self, axis: str) -> int:
         """How many neighbours in memory one step of an axis moves, 0 for none or an unknown number."""

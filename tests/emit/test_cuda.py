@@ -135,12 +135,13 @@ def test_integer_kernels_are_rounded_step_by_step(kernels):
 
 
 @pytest.mark.parametrize("launch, said", [
-    ({"grid": [1, 1, 1], "block": [32, 33, 1], "shared": 0}, "a block takes at most 1024 threads, got 1056"), ({"grid": [1, 70000, 1], "block": [32, 1, 1], "shared": 0}, "at most 65535 blocks along y, got 70000"),
-    ({"grid": ["N", "N", 1], "block": [32, 1, 1], "shared": 240 << 10}, "at most 232448 bytes of shared memory, got 245760"),
+    ({"grid": [1, 1, 1], "block": [32, 33, 1]}, "a block takes at most 1024 threads, got 1056"), ({"grid": [1, 70000, 1], "block": [32, 1, 1]}, "at most 65535 blocks along y, got 70000"),
+    ({"grid": ["N", "N", 1], "block": [32, 1, 1], "shared": 200 << 10, "shared_static": 40 << 10}, "at most 232448 bytes of shared memory, got 245760"),
+    ({"grid": [1, 1, 1], "block": [32, 1, 1], "shared_static": 49156}, "at most 49152 bytes of static shared memory, got 49156"),
 ])
 def test_launches_that_no_gpu_takes_are_refused(launch, said):
     with pytest.raises(EmitError, match=f"k: .*{said}"):
-        limits.refuse({"symbol": "k"} | launch, gpu()["limits"])
+        limits.refuse({"symbol": "k", "shared": 0, "shared_static": 0} | launch, gpu()["limits"])
 
 
 @pytest.mark.parametrize("shapes, grid, most", [([[3, "N", 1000]], [1, 1, 1], 715806), ([["N", 10], [["+", ["*", "N", 2], 4], 2**20]], [1, 1, 1], 1021), ([["N"]], [1, "N", 1], 65535),

@@ -50,7 +50,6 @@ def test_tables_are_not_computed_inside():
     (SEPARABLE, ["depthwise"], {"pointwise.data": "direct", "pointwise.weights": "shared"}, "pointwise does not read depthwise from shared memory"),
     (RESIDUAL, ["sum2"], {"sum.fused": True}, "sum2 has no blocks of its own that could compute sum"),
     (SEPARABLE, ["depthwise"], {"pointwise.f.each": 1, "pointwise.f.threads": 2, "pointwise.x.threads": 28, "pointwise.x.each": 1}, "depthwise would be computed 64.0 times"),
-    (SEPARABLE, ["depthwise"], {"pointwise.x.threads": 28, "pointwise.y.threads": 8, "pointwise.y.each": 1, "pointwise.chunk": 0, "pointwise.f.threads": 4, "pointwise.split": 1, "pointwise.unroll": 0}, "bytes of shared memory, a block has 49152"),
 ])
 def test_what_is_refused(text, producers, knobs, reason):
     leaf = leaves(text)["direct"]

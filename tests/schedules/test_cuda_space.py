@@ -37,7 +37,7 @@ def tile(text, machine=PRESETS[3], **knobs):
     ({"x_threads": 2}, "2 threads leave lanes of a warp idle"),
     ({"f_each": 28, "x_each": 7, "x_threads": 8, "f_threads": 4}, "196 results of one thread, at most 128"),
     ({"f_each": 14, "f_threads": 10, "x_threads": 28}, "tiles compute 2.2 times the results wanted"),
-    ({"y_threads": 28, "x_threads": 14, "x_each": 4, "chunk": 32, "data": "shared"}, "bytes of shared memory, a block has 49152"),
+    ({"y_threads": 56, "x_threads": 14, "x_each": 4, "chunk": 32, "data": "shared"}, "bytes of shared memory, a block has 232448"),
     ({"f_each": 16, "f_threads": 4, "x_each": 4, "x_threads": 14, "data": "shared", "chunk": 32, "unroll": 3}, "unrolled body of 18432 operations"),
     ({"chunk": 8}, "chunks are of use for shared memory alone"),
     ({"unroll": 9}, "sum.unroll must be one of"),

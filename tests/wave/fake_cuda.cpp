@@ -19,7 +19,7 @@ enum { SUCCESS = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, BAD_IMAGE =
 using Emulate = int (*)(const char*, const unsigned*, const unsigned*, unsigned, void**);
 using Count = int (*)(const char*);
 struct Module { Emulate emulate; Count count; };
-struct Function { Module* module; std::string name; };
+struct Function { Module* module; std::string name; int shared = 48 << 10; };  // dynamic memory that a launch may have
 struct Work { Function* function; unsigned grid[3], block[3], shared; std::vector<uint64_t> values; };
 std::vector<Work>* captured;
 std::set<uint64_t> memory;
@@ -86,10 +86,13 @@ int cuModuleGetFunction(void** made, void* module, const char* name) {
   if (((Module*)module)->count(name) < 0) return NOT_FOUND;
   return *made = new Function{(Module*)module, name}, SUCCESS;
 }
-int cuFuncSetAttribute(void*, int, int) { return SUCCESS; }
+int cuFuncSetAttribute(void* f, int what, int bytes) {
+  if (what != 8 || bytes > 227 << 10) return INVALID;
+  return ((Function*)f)->shared = bytes, SUCCESS;
+}
 int cuLaunchKernel(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void*, void** parameters, void**) {
   Function* function = (Function*)f;
-  if (!gx || bx * by * bz > 1024 || shared > 227 << 10) return INVALID;
+  if (!gx || bx * by * bz > 1024 || int(shared) > function->shared) return INVALID;
   Work w{function, {gx, gy, gz}, {bx, by, bz}, shared, {}};
   for (int i = 0; i < function->module->count(function->name.c_str()); i++) {
     w.values.push_back(0);

@@ -81,6 +81,8 @@ class Emulating:
             launch["symbol"] = "nowhere"
         elif fault == "too much":
             launch["shared"] = 1 << 20
+        elif fault == "much":  # no fault where the driver was asked
+            launch["shared"] = 64 << 10
         path = emulated(folder / entry["source"])
         return Built(str(path), entry, hashlib.sha256(f"{number} {fault}".encode()).hexdigest())
 
@@ -109,21 +111,21 @@ def test_a_wave_on_a_card(tmp_path):
     driver = fake_driver(tmp_path)
     (tmp_path / "built").mkdir()
     target = resolve("cuda:sm_90").to_json()
-    environment = Environment(Emulating(tmp_path / "built", target, ["right", "few", "no symbol"]), None)
+    environment = Environment(Emulating(tmp_path / "built", target, ["right", "few", "no symbol", "much", "too much"]), None)
     wave = tmp_path / "wave"
-    make(parse(ID), wave, "cuda:sm_90", count=3, logs=tmp_path / "records", environment=environment)
+    make(parse(ID), wave, "cuda:sm_90", count=5, logs=tmp_path / "records", environment=environment)
     assert run(wave, driver, "")[0] == 2 and "no CUDA-capable device" in run(wave, driver, "")[1]
     assert run(wave, driver, "8.0 NVIDIA A100")[1].startswith("run.py: this wave is for sm_90 and this card is sm_80 (NVIDIA A100)")
     code, output = run(wave, driver)
     assert code == 0, output
     lines = lines_of(wave, "candidate")
-    assert [line["status"] for line in lines] == ["ok", "wrong", "crash"], output
-    assert "not written" in lines[1]["message"] and "cuModuleGetFunction" in lines[2]["message"]
+    assert [line["status"] for line in lines] == ["ok", "wrong", "crash", "ok", "crash"], output
+    assert "not written" in lines[1]["message"] and "cuModuleGetFunction" in lines[2]["message"] and "cuFuncSetAttribute" in lines[4]["message"]
     assert lines[0]["oracles"] == "EFG" and 0 < lines[0]["min_us"] <= lines[0]["median_us"] and lines[0]["cold_us"] > 0
     device, = lines_of(wave, "device")
     assert device["device"]["card"] == "NVIDIA H200" and device["device"]["isa"] == "sm_90" and device["device"]["cuda"] == "13.0"
     absorbed = absorb(result_of(wave), logs=tmp_path / "records")
-    assert absorbed.device == "cuda-h200-sm_90" and absorbed.new == 3
+    assert absorbed.device == "cuda-h200-sm_90" and absorbed.new == 5
     found = logs.why(parse(ID), "cuda:h200", logs=str(tmp_path / "records"))
     assert found.step == "exact" and found.record["isa"] == "sm_90" and found.record["final"]
     assert logs.why(parse(ID), "cuda:sm_90", logs=str(tmp_path / "records")).record["target"] == "cuda-h200-sm_90"
