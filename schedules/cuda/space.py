@@ -322,7 +322,7 @@ _FEATURES = ["points", "terms", "threads", "split", "results", "blocks", "waste"
 class Space(Tree):
     """Algorithms first, then each algorithm's knobs."""
 
-    version = 2
+    version = 3
     leaf = Leaf
     unfolds = True
 
