@@ -17,7 +17,8 @@ KNOWN = {
     "inception_depthwise_conv2d:n1,c96,gc12,h56,w56:f32.f32.f32:nchw": [],
     "conv2d:n2,c64,o32,h8,w9,k1x1;stride=2:f32.f32.f32:nchw": [(40, 64, 32)],
     "conv2d:n1,c64,o32,h8,w8,k1x1;groups=4:f32.f32.f32:nchw": [],
-    "conv2d:n1,c64,o32,h8,w8,k3x3:f32.f32.f32:nchw": [],
+    "conv2d:n1,c64,o32,h8,w8,k3x3:f32.f32.f32:nchw": [(36, 576, 32)],
+    "partial_conv2d:n1,c64,o128,h128,w128,k5x5;stride=2,padding=2:f32.f32.f32:nchw:bias": [(4096, 1600, 128)],
     "depthwise_conv2d:n1,c64,h8,w8,k3x3:f32.f32.f32:nchw": [],
     "condconv2d:n8,c80,o48,e4,h14,w14,k1x1:f32.f32.f32:nchw": [],
 }
