@@ -12,6 +12,9 @@ import math
 
 import numpy as np
 
+from .ranges import interval, whole
+from .size import value_of
+
 
 class Magnitude:
     """Carries M; see the module. Only meaningful for programs whose arithmetic is exact on integers."""
@@ -42,6 +45,32 @@ class Magnitude:
     def summand(self, value, m):
         """M of a term that is added up."""
         return m
+
+
+def most(program, tensors) -> float:
+    """An upper bound of every M of a program without evaluating it, from the largest element of each tensor; infinite where that is not enough to know."""
+    found = {t.name: float(np.max(np.abs(tensors[t.name]), initial=0.0)) for t in program.tensors}
+    for stage in program.stages:
+        extents = {a.name: value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+        terms = math.prod(extents[a.name] for a in stage.reduce) if stage.combiner == "sum" else 1
+        found[stage.name] = terms * _most(stage.body, found, whole(extents))
+    return max(found[s.name] for s in program.stages)
+
+
+def _most(e, found, ranges) -> float:
+    if e.op == "load":
+        fill = e.data[1].fill if e.data[1] is not None else None
+        return max(found[e.data[0]], found[fill.data[0]] if fill is not None else 0.0)
+    if e.op in ("const", "table"):
+        return float(np.max(np.abs(e.data)))
+    if e.dtype == "int":
+        return float(max(map(abs, interval(e, ranges))))
+    m = [_most(a, found, ranges) for a in (e.args[1:] if e.op == "select" else e.args)]
+    if e.op in ("+", "-"):
+        return m[0] + m[1]
+    if e.op == "*":
+        return m[0] * m[1] if all(m) else 0.0
+    return max(m) if e.op in ("min", "max", "select", "neg", "abs", "float") else math.inf
 
 
 class Rounding:

@@ -1,7 +1,8 @@
 """The float64 oracle: a program evaluated with numpy, stage by stage, without TVM.
 
 Integers below 2^53 are exact in it, and one float32 operation is float64's result rounded to float32, so `single` describes float32 bit by bit.
-Sums of products go through einsum over the factors' own axes (one call per window tap); everything else is evaluated on the full grid.
+Sums of products whose factors are read at affine indices go through `products`; others through einsum over the factors' own axes (one call per window tap);
+everything else is evaluated on the full grid.
 Beside each value it can carry a bound (carry.py).
 """
 
@@ -13,10 +14,12 @@ import math
 import numpy as np
 
 from ..errors import ArgumentError
+from .products import Operand, plain, sum_of_products
 from .ranges import simplify
 from .size import value_of
 
 _LIMIT = 1 << 24  # elements of one full-grid temporary
+_REPEATED = 1 << 22  # elements of a factor that is written out because groups share what it reads; above, taps are taken one after another
 
 
 def evaluate(program, tensors, carry=None):
@@ -70,6 +73,8 @@ class _Stage:
         return math.prod(self.extent[n] for n in names)
 
     def _block(self, out, fixed):
+        if self.factors and (found := self._windows(out)):
+            return found
         looped, inner = self._split_reduction(out)
         total = carried = None
         for point in itertools.product(*(range(self.extent[a]) for a in looped)):
@@ -79,6 +84,53 @@ class _Stage:
             if m is not None:
                 carried = m if carried is None else _COMBINE["sum" if self.combiner == "sum" else "max"](carried, m)
         return total, carried
+
+    def _windows(self, out):
+        """(value, carried) by strided views of the factors, or None if one of them is read in another way or there is nothing to add up."""
+        operands = [self._operand(f) for f in self.factors]
+        if not all(operands) or not all(self.extent.values()):
+            return None
+        present = [n for n in out if any(n in spec(v).axes for v, _, spec in operands)]  # an output axis that no factor mentions is broadcast
+        repeated = self._points([n for n in self.reduce if not any(n in spec(v).axes for v, _, spec in operands)])
+
+        def total(arrays):
+            found = sum_of_products([spec(array) for array, (_, _, spec) in zip(arrays, operands)], present, self.extent)
+            return None if found is None else found.reshape([self.extent[n] if n in present else 1 for n in out]) * repeated
+        values, carried = [v for v, _, _ in operands], [m for _, m, _ in operands]
+        value = total(values)
+        if value is None or not self.carry:
+            return None if value is None else (value, None)
+        return value, sum(total(p) for p in self.carry.products(values, carried))
+
+    def _operand(self, f):
+        """(values, carried, what makes an Operand of either) of a factor, None if its indices are not affine."""
+        if f.op != "load":
+            own = [n for n in self.extent if n in f.axes()]
+            if self._points(own) > _LIMIT or any(len(i.axes()) > 1 for load in f.loads() for i in load.args):
+                return None
+            v, m = self._eval(f, own, {})
+            shape = tuple(self.extent[n] for n in own)
+            return np.broadcast_to(v, shape), None if m is None else np.broadcast_to(m, shape), lambda array: plain(array, own)
+        dims, indices, repeats = [], [], 1
+        for d, index in enumerate(f.args):
+            terms = _affine(index)
+            if terms is not None:
+                start = terms.pop(None, 0)
+                ends = [m * (self.extent[n] - 1) for n, m in terms.items()]
+                least = sum(min(0, end) for end in ends)
+                reads = start + np.arange(least, sum(max(0, end) for end in ends) + 1)
+            elif len(index.axes()) == 1 and not index.loads():
+                terms, least = {index.axes()[0]: 1}, 0
+                reads = self._eval(index, index.axes(), {})[0]
+                repeats *= len(reads) // len(np.unique(reads))
+            else:
+                return None
+            dims.append((terms, -least))
+            indices.append(reads.reshape([-1 if k == d else 1 for k in range(len(f.args))]))
+        if repeats > 1 and math.prod(i.size for i in indices) > _REPEATED:
+            return None
+        values, carried = self._read(f, indices)
+        return values, carried, lambda array: Operand(array, tuple(dims))
 
     def _split_reduction(self, out):
         """Reduced axes to loop in Python (window taps, and whatever would not fit) and those reduced inside one numpy call."""
@@ -153,11 +205,14 @@ class _Stage:
         return value, self.carry.operation(e.op, value, v, [p[1] for p in parts])
 
     def _load(self, e, order, fixed):
+        return self._read(e, [np.asarray(self._eval(a, order, fixed)[0]).astype(np.int64) for a in e.args])
+
+    def _read(self, e, indices):
+        """What a load gives for arrays of indices, which broadcast."""
         name, padding = e.data
         array, carried = self.values[name], self.carried[name]
         index, valid = [], None
-        for d, a in enumerate(e.args):
-            i = np.asarray(self._eval(a, order, fixed)[0]).astype(np.int64)
+        for d, i in enumerate(indices):
             n = array.shape[d]
             if padding is not None:
                 lo, hi = (value_of(p) for p in padding.amounts[d])
@@ -169,7 +224,7 @@ class _Stage:
         index = tuple(index)
         picked, bound = array[index], None if carried is None else carried[index]
         if valid is not None:
-            outside = 0.0 if padding.fill is None else self._eval(padding.fill, order, fixed)[0]
+            outside = 0.0 if padding.fill is None else self._eval(padding.fill, [], {})[0]
             picked = np.where(valid, picked, outside)
             bound = None if bound is None else np.where(valid, bound, 0.0)
         return picked, bound
@@ -184,6 +239,22 @@ def _pad_index(i, n, mode):
         i = np.abs(i)
         return np.where(i > n - 1, 2 * (n - 1) - i, i), None
     return i, (i >= 0) & (i < n)
+
+
+def _affine(e) -> dict | None:
+    """{axis: multiple, None: constant} of an index that is a sum of multiples of axes, else None."""
+    if e.op == "axis":
+        return {e.data: 1}
+    if e.op in ("const", "size"):
+        return {None: int(e.data if e.op == "const" else e.data[1])}
+    parts = [_affine(a) for a in e.args]
+    if None in parts or e.op not in ("+", "-", "*", "neg"):
+        return None
+    if e.op == "*":
+        scale, terms = parts if set(parts[0]) <= {None} else parts[::-1]
+        return {n: scale.get(None, 0) * m for n, m in terms.items()} if set(scale) <= {None} else None
+    signs = {"+": (1, 1), "-": (1, -1), "neg": (-1,)}[e.op]
+    return {n: sum(sign * p.get(n, 0) for sign, p in zip(signs, parts)) for n in dict.fromkeys(n for p in parts for n in p)}
 
 
 def _factors(body):

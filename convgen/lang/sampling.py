@@ -102,7 +102,7 @@ def integers(program, seed=0, limit=2**24, draw=None) -> dict:
     `draw(tensor, density)` draws them (default: by numpy from the seed).
     Raises ArgumentError if the program's arithmetic leaves the integers, or its constants alone exceed the limit.
     """
-    from .carry import Magnitude
+    from .carry import Magnitude, most
     from .oracle import evaluate
     if not program.exact:
         raise ArgumentError(f"{program.operator}: its arithmetic does not keep integers, so there is no exact sample")
@@ -111,6 +111,8 @@ def integers(program, seed=0, limit=2**24, draw=None) -> dict:
     draw, density = draw or _few_integers(seed), 1.0
     while True:
         out = {t.name: draw(t, density) for t in program.tensors}
+        if most(program, out) < limit:
+            return out
         largest = float(np.max(evaluate(program, out, Magnitude())[1]))
         if largest < limit:
             return out

@@ -26,7 +26,7 @@ def measuring_environment(threads: int) -> dict[str, str]:
             "TVM_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
 
 
-REFERENCE_TIMEOUT = 600.0  # seconds; the float64 oracle is slow on purpose (it shares nothing with the kernels)
+REFERENCE_TIMEOUT = 600.0  # seconds; the float64 oracle shares nothing with the kernels, and takes seconds for convolutions as long as their data
 
 
 @dataclass
