@@ -16,6 +16,8 @@ def variants(program) -> dict:
     found = {}
     for module in REWRITES:
         found |= module.rewrites(program)
+    for split in phases.rewrites(program).values():  # each phase of a transposed convolution is a convolution of stride 1
+        found |= {f"{name}_phases": p for name, p in winograd.rewrites(split).items()}
     found["direct"] = program
     return found
 

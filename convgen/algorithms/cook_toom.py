@@ -10,6 +10,7 @@ from __future__ import annotations
 from fractions import Fraction as F
 
 POINTS = {  # n - 1 finite points; the last one is infinity
+    2: (F(0), F(1)),
     3: (F(0), F(1), F(-1)),
     4: (F(0), F(3, 4), F(-3, 4), F(2)),
     5: (F(0), F(2, 3), F(-2, 3), F(3, 2), F(-3, 2)),

@@ -49,9 +49,10 @@ def rewrites(program) -> dict:
     program = access.specialised(program)
     stage = next((s for s in program.run_stages if s.combiner == "sum"), None)
     matched = match(program, stage) if stage is not None else None
-    if matched is None or len(matched[2]) != 1:
+    if matched is None or len(matched[2]) != 1 or not matched[2][0].plain:
         return {}
-    data, kernel, ((position, tap),) = matched
+    data, kernel, (window,) = matched
+    position, tap = window.position, window.tap
     taps, padding = access.extents(stage)[tap], data.data[1]
     if taps < _SHORTEST or padding is not None and padding.mode in ("reflect", "value"):  # tiles reach further beyond the data than a reflection may
         return {}

@@ -1,9 +1,10 @@
 """Winograd for convolutions of stride 1: fewer multiplications, for transforms of data, kernel and result.
 
 Applies to a sum over windows (p + r, q + s), with or without channels. Tiles of m outputs share n = m + taps - 1 points; the data transform, one product per
-point (over channels, a matrix product) and the result transform become stages of their own, the kernel's transform runs when bound. A window of 3 or 5 taps is
+point (over channels, a matrix product) and the result transform become stages of their own, the kernel's transform runs when bound. A window of 2 to 5 taps is
 one block. Longer windows are cut into blocks of m taps: every point is then itself a correlation over tiles, of as many taps as there are blocks, and 2-D
 kernels from 9x9 need 2x to 5x fewer multiplications even without channels to share the transforms (depthwise).
+Phases of a transposed convolution (`phases`) are such sums whose windows lie apart: data is transformed once for all phases that read at the same places.
 Not a reordering of the same sum: the result is judged by the norm bound (relative L2 at most 2e-5), never bit by bit.
 Source: Lavin and Gray, arXiv:1509.09308; transforms in `cook_toom`. Nested blocks: the 1-D decomposition of a long filter into short ones, folklore.
 """
@@ -19,7 +20,7 @@ from ..lang.size import value_of
 from . import cook_toom
 from .convolution import axis, match, table
 
-TILES = {3: (4, 2, 6), 5: (4, 2)}  # taps of a window that is one block → outputs per tile
+TILES = {2: (4, 2, 6), 3: (4, 2, 6), 4: (4, 2), 5: (4, 2)}  # taps of a window that is one block → outputs per tile
 BLOCKS = (4, 5)  # taps per block, and outputs per tile, of longer windows: the usual size, and one offered where it takes less work
 _POINTS = (5, 6, 7.5)  # at most so many in tiles of other shapes, to the power of the number of windows
 _MEMORY = (4, 16)  # products that take as long as reading one number of a transformed kernel: from a cache, from main memory
@@ -36,8 +37,10 @@ def rewrites(program) -> dict:
         return {}
     data, kernel, windows = matched
     extents = access.extents(stage)
-    taps = {extents[k] for _, k in windows}
+    taps = {extents[w.tap] for w in windows}
     if min(taps) >= _LONG:
+        if not all(w.plain for w in windows):
+            return {}
         sizes = [(b,) * len(windows) for b in BLOCKS]
         usual, *others = [(f"{_name(m)}_blocks", _rewrite(program, stage, data, kernel, windows, m, m)) for m in sizes]
         return dict([usual, *(other for other in others if other[1].flops < usual[1].flops)])
@@ -45,7 +48,7 @@ def rewrites(program) -> dict:
     if len(taps) != 1 or channels < _CHANNELS:
         return {}
     taps = next(iter(taps))
-    outputs = tuple(extents[p] for p, _ in windows)
+    outputs = tuple(extents[w.position] for w in windows)
     return {_name(m): _rewrite(program, stage, data, kernel, windows, m, (taps,) * len(m)) for m in tiles(outputs, taps)}
 
 
@@ -81,90 +84,102 @@ def _name(tile: tuple) -> str:
 
 def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
     """The program with `stage` computed in tiles of so many outputs, and blocks of so many taps, along each window."""
-    m, taps = ({p: v for (p, _), v in zip(windows, sizes)} for sizes in (tiles, blocked))
+    of = {w.position: w for w in windows}
+    m, taps = (dict(zip(of, sizes)) for sizes in (tiles, blocked))
     n = {p: m[p] + taps[p] - 1 for p in m}
     a, g, b = zip(*(cook_toom.transforms(m[p], taps[p]) for p in m))
     a, g, b = (dict(zip(m, matrices)) for matrices in (a, g, b))
     extents = access.extents(stage)
     name = stage.name
-    blocks = {k: axis(f"{k}_block", -(-extents[k] // taps[p])) for p, k in windows}
-    one = {p: value_of(blocks[k].size) == 1 for p, k in windows}
-    tile = {p: axis(f"{p}_tile", -(-extents[p] // m[p])) for p, _ in windows}
+    blocks = {w.tap: axis(f"{w.tap}_block", -(-extents[w.tap] // taps[p])) for p, w in of.items()}
+    count = {p: value_of(blocks[w.tap].size) for p, w in of.items()}
+    one = {p: count[p] == 1 for p in of}
+    tile = {p: axis(f"{p}_tile", -(-extents[p] // m[p])) for p in of}
     # tiles of data: as many as outputs have, and one more for each further block (m divides a block's taps)
-    grid = {p: tile[p] if one[p] else axis(f"{p}_grid", value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps[p] // m[p])) for p, k in windows}
-    skipped = _only_padding(program, data, windows, grid, one, m, n)
-    for p, (_, count) in skipped.items():
-        grid[p] = axis(f"{p}_grid", count)
-    point = {p: axis(f"{p}_point", n[p]) for p, _ in windows}
+    grid = {p: tile[p] if one[p] else axis(f"{p}_grid", value_of(tile[p].size) + (count[p] - 1) * (taps[p] // m[p])) for p in of}
+    skipped = _only_padding(program, data, of, grid, one, m, n)
+    for p, (_, tiles_left) in skipped.items():
+        grid[p] = axis(f"{p}_grid", tiles_left)
+    point = {p: axis(f"{p}_point", n[p]) for p in of}
     known = {x.name: x for x in [*stage.axes, *stage.reduce]}
     stages = []
 
     # the kernel's transform: reads parameters only, so it runs when they are bound
     load = kernel
-    for p, k in windows:
+    for p, w in of.items():
+        k = w.tap
         left = [x for x in load.axes() if x != k]
         known |= {v.name: v for v in (point[p], blocks[k])}
         axes = [*(known[x] for x in left), *([] if one[p] else [blocks[k]]), point[p]]
         tap = known[k] if one[p] else axis(k, taps[p])
-        value = E.substitute(load, {} if one[p] else {k: blocks[k] * taps[p] + tap})
+        at = tap if one[p] else blocks[k] * taps[p] + tap
+        value = E.substitute(load, {k: taps[p] - 1 - at} if w.backward else {} if one[p] else {k: at})
         if not one[p] and extents[k] % taps[p]:
-            value = E.Expr("select", (blocks[k] * taps[p] + tap < extents[k], value, E.to_float(0.0)), "float")
+            value = E.Expr("select", (at < extents[k], value, E.to_float(0.0)), "float")
         stages.append(Stage(f"{name}_kernel_{p}", axes, [tap], "sum", table(g[p], point[p], tap) * value))
         load = E.Expr("load", stages[-1].axes, "float", (stages[-1].name, None))
     kernel_load = load
 
     # the data transform, one window after the other; tiles reach beyond the last output, where the data counts as padding
-    dims = {next(d for d, i in enumerate(data.args) if k in i.axes()): (p, k) for p, k in windows}
+    dims = {next(d for d, i in enumerate(data.args) if w.tap in i.axes()): p for p, w in of.items()}
+    shape = (program.tensor(data.data[0]) or program.stage(data.data[0])).shape
     padding = data.data[1]
     amounts = list(padding.amounts) if padding else [(0, 0)] * len(data.args)
-    reach = {}
-    for d, (p, k) in dims.items():
-        reach[p] = (value_of(tile[p].size) + (value_of(blocks[k].size) - 1) * (taps[p] // m[p])) * m[p] + taps[p] - 1
-        beyond = reach[p] - (extents[p] + extents[k] - 1)
+    reach, first = {}, {}
+    for d, p in dims.items():
+        w = of[p]
+        reach[p] = (value_of(tile[p].size) + (count[p] - 1) * (taps[p] // m[p])) * m[p] + taps[p] - 1 + w.shifts - 1
         lo, hi = (value_of(v) for v in amounts[d])
-        amounts[d] = (lo, hi + beyond)
+        if w.plain:
+            first[p], amounts[d] = 0, (lo, hi + reach[p] - (extents[p] + extents[w.tap] - 1))
+        else:  # phases: where the lines begin, counted from the data's first element
+            begin = w.first - (extents[w.tap] - 1) * w.backward - lo
+            first[p], amounts[d] = max(0, begin), (max(0, -begin), max(0, begin + reach[p] - shape[d]))
     source = E.Expr("load", data.args, "float", (data.data[0], E.Padding(amounts, padding.mode if padding else "zeros")))
-    others = [x for x in source.axes() if x not in {v for w in windows for v in w}]
-    lines = {p: axis(f"{p}_line", reach[p]) for p, _ in windows}
-    for number, (p, _) in enumerate(windows):
-        later = [q for q, _ in windows[number + 1:]]
+    shift = {p: axis(f"{p}_shift", w.shifts) if w.shift is not None and w.shift.op != "axis" else w.shift for p, w in of.items()}
+    moving = {*of, *(w.tap for w in windows), *(x for w in windows if w.shift is not None for x in w.shift.axes())}
+    others = [x for x in source.axes() if x not in moving]
+    lines = {p: axis(f"{p}_line", reach[p]) for p in of}
+    for number, p in enumerate(of):
+        earlier, later = list(of)[:number], list(of)[number + 1:]
         step = axis(f"{p}_step", n[p])
-        place = {p: (grid[p] + skipped[p][0] if p in skipped else grid[p]) * m[p] + step}
-        earlier = [q for q, _ in windows[:number]]
+        place = (grid[p] + skipped[p][0] if p in skipped else grid[p]) * m[p] + step
+        if shift[p] is not None:
+            place = place + shift[p]
         if number == 0:
-            d = {v[0]: i for i, v in dims.items()}
-            index = [place[p] if i == d[p] else (lines[dims[i][0]] if i in dims else x) for i, x in enumerate(source.args)]
-            value = E.Expr("load", index, "float", source.data)
+            at = {p: place} | {q: lines[q] for q in later}
+            value = E.Expr("load", [at[dims[i]] + first[dims[i]] if i in dims else x for i, x in enumerate(source.args)], "float", source.data)
         else:
             previous = stages[-1]
-            value = E.Expr("load", [place[p] if x.name == lines[p].name else x for x in previous.axes], "float", (previous.name, None))
-        rest = [known[x] for x in others]
+            value = E.Expr("load", [place if x.name == lines[p].name else x for x in previous.axes], "float", (previous.name, None))
+        rest = [*(shift[q] for q in (*earlier, p) if shift[q] is not None), *(known[x] for x in others)]
         axes = [*(point[q] for q in earlier), point[p], *rest, *(grid[q] for q in earlier), grid[p], *(lines[q] for q in later)]
         stages.append(Stage(f"{name}_data_{p}", axes, [step], "sum", table(b[p], point[p], step) * value))
-    moved = {grid[p].name: tile[p] + blocks[k] * (taps[p] // m[p]) - skipped.get(p, (0,))[0] for p, k in windows if not one[p]}
+    moved = {grid[p].name: tile[p] + blocks[w.tap] * (taps[p] // m[p]) - skipped.get(p, (0,))[0] for p, w in of.items() if not one[p]}
+    moved |= {shift[p].name: w.shift for p, w in of.items() if shift[p] is not None}
     data_load = E.Expr("load", [moved.get(x.name, x) for x in stages[-1].axes], "float", (stages[-1].name, None))
     product = kernel_load * data_load
-    for p, (_, count) in skipped.items():
+    for p, (_, tiles_left) in skipped.items():
         at = moved[grid[p].name]
-        product = E.Expr("select", ((at >= 0) & (at < count), product, E.to_float(0.0)), "float")
+        product = E.Expr("select", ((at >= 0) & (at < tiles_left), product, E.to_float(0.0)), "float")
 
     # one product per point, or one short correlation over tiles where the window has several blocks
     plain = [x for x in stage.axes if x.name not in tile]
-    axes = [*(point[p] for p, _ in windows), *plain, *(tile[p] for p, _ in windows)]
+    axes = [*point.values(), *plain, *tile.values()]
     reduced = [blocks.get(x.name, x) for x in stage.reduce if x.name not in blocks or value_of(blocks[x.name].size) > 1]
     stages.append(Stage(f"{name}_points", axes, reduced, "sum", product))
 
     # the result's transform, position by position: its coefficients repeat with every tile
-    for number, (p, _) in enumerate(windows):
+    for number, p in enumerate(of):
         previous = stages[-1]
-        later = windows[number + 1:]
-        axes = [*plain, *(known[q] for q, _ in windows[:number]), *(tile[q] for q, _ in later), *(point[q] for q, _ in later), known[p]]
+        later = list(of)[number + 1:]
+        axes = [*plain, *(known[q] for q in list(of)[:number]), *(tile[q] for q in later), *(point[q] for q in later), known[p]]
         value = E.Expr("load", [known[p] // E.lift(m[p]) if x is tile[p] else x for x in previous.axes], "float", (previous.name, None))
         stages.append(Stage(f"{name}_result_{p}", axes if later else stage.axes, [point[p]], "sum", table(a[p], known[p] % E.lift(m[p]), point[p]) * value))
     return access.spliced(program, stage, stages, lambda index: E.Expr("load", index, "float", (stages[-1].name, None)))
 
 
-def _only_padding(program, data, windows, grid, one, m, n) -> dict:
+def _only_padding(program, data, of, grid, one, m, n) -> dict:
     """Position → (first, count) of the data tiles that hold more than zero padding, where others are left out.
 
     Not for the last position: a register tile runs along it, and conditions inside cost more than the products that they save.
@@ -173,10 +188,12 @@ def _only_padding(program, data, windows, grid, one, m, n) -> dict:
     if padding is None or padding.mode != "zeros":
         return {}
     shape, found = (program.tensor(data.data[0]) or program.stage(data.data[0])).shape, {}
-    for p, k in windows[:-1]:
-        d = next(i for i, index in enumerate(data.args) if k in index.axes())
+    for p, w in list(of.items())[:-1]:
+        if one[p]:
+            continue
+        d = next(i for i, index in enumerate(data.args) if w.tap in index.axes())
         before = value_of(padding.amounts[d][0])
         first, last = max(0, -((n[p] - 1 - before) // m[p])), min(value_of(grid[p].size) - 1, (before + shape[d] - 1) // m[p])
-        if not one[p] and last - first + 1 < value_of(grid[p].size):
+        if last - first + 1 < value_of(grid[p].size):
             found[p] = (first, last - first + 1)
     return found
