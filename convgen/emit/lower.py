@@ -52,6 +52,7 @@ class Block:
     along: int | None = None  # which of its loops a copy of a stage's result runs along where that has its neighbours in memory
     spread: list = field(default_factory=list)  # how a block of threads lies on its axes (simt.Tile), none where the plan has no such tiles
     share: object = None  # how threads share its sums (simt.Share)
+    columns: tuple | None = None  # axes along which its producers can run part by part (plan.columns)
 
 
 @dataclass
@@ -296,7 +297,8 @@ class _Lowering:
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
-                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, steady=access.steady(stage)))
+                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, steady=access.steady(stage),
+                                 columns=P.columns(self.program, stage, p.vec)))
 
     def product(self, p):
         """A stage as a product of matrices."""

@@ -349,6 +349,39 @@ def _inherited(program, stage, choice):
     return None
 
 
+def columns(program, stage, vec: str) -> tuple | None:
+    """(output axis, reduced axes) along which the results of maps that a sum reads can be produced part by part, nothing twice; None where they cannot.
+
+    Such maps gather or compute a column of values for every position. A part lasts for some steps of the output axis and one of the reduced axes, which are all
+    but the one that the maps' vectors run along (see _vector).
+    """
+    if stage.combiner != "sum":
+        return None
+    run = program.run_stages
+    sources = {s.name: s for s in run}
+    loads = [l for l in stage.body.loads() if l.data[0] in sources]
+    readers = [l.data[0] for s in run for l in s.body.loads()]
+    once = all(sources[l.data[0]].combiner is None and l.data[1] is None and readers.count(l.data[0]) == 1 for l in loads)
+    rows, reduced = tile_axes(program, stage, vec)[1], {a.name for a in stage.reduce}
+    if not loads or not once or rows is None or any(x.data[0] in {l.data[0] for l in loads} for l in loads for x in sources[l.data[0]].body.loads()):
+        return None
+    taps = []
+    for load in loads:
+        alone = [a.data if a.op == "axis" else None for a in load.args]
+        uses = [n for a in load.args for n in a.axes()]
+        if rows not in alone or uses.count(rows) > 1 or vec in alone:
+            return None
+        dims = sorted((value_of(a.size), d) for d, (a, i) in enumerate(zip(sources[load.data[0]].axes, load.args)) if reduced & set(i.axes()))
+        taps.append({alone[d] for _, d in dims[:-1] if alone[d] is not None and uses.count(alone[d]) == 1})
+    return rows, [a.name for a in stage.reduce if all(a.name in t for t in taps)]
+
+
+def band(stage, choice) -> int:
+    """Steps of an output axis for which what a sum reads is produced together (see columns), 0 where it is produced otherwise."""
+    steps = choice.get(f"{stage.name}.producer")
+    return steps if isinstance(steps, int) else 0
+
+
 def reduce_order(stage, choice) -> list:
     """Reduced axes in loop order: channel outside, window taps, then (after blocking) channel inside."""
     r = access.roles(stage)
@@ -447,7 +480,11 @@ def _parameter(program, p, load, kinds, choice, label) -> Operand:
     extents = dict(p.extents)
     if moving and p.stage.combiner:
         extents[p.vec] = p.layout.blocks * p.lanes
-    axes = _axis_order(p.stage, load, reduce_order(p.stage, choice))
+    order = reduce_order(p.stage, choice)
+    if band(p.stage, choice):  # what is produced one by one is outside all others
+        taps = columns(program, p.stage, p.vec)[1]
+        order = [*taps, *(n for n in order if n not in taps)]
+    axes = _axis_order(p.stage, load, order)
     return _packed(program, load, axes, p.vec if moving else None, p.lanes, label, extents, p.dot)
 
 

@@ -154,6 +154,13 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
         if b.dot is not None and axis == b.dot.axis:
             loop, inner["dot"] = sch.split(loop, [None, b.dot.width])
         channel.append(loop)
+    band = k("producer") if isinstance(k("producer"), int) else 0
+    if band:  # so many steps of the output, whose sums grow part by part of what they read
+        rows, taps = of[b.columns[0]], [loop for loop, (axis, _) in zip(reduction, b.reduce) if axis in b.columns[1]]
+        band_loop, row = sch.split(rows, [None, band // b.sizes[1]])
+        inside = [row if l is rows else l for l in (vec_outer, rows, tile_outer) if l is not None]
+        outer = [*(l for l in outer if l not in (vec_outer, rows, tile_outer)), band_loop]
+        channel, window = [l for l in channel if l not in taps], [l for l in window if l not in taps]
     reduce_loops = [*channel_outer, *channel, *window] if k("inner", "channel") == "window" else [*channel_outer, *window, *channel]
     # a multiply-add takes its broadcast operand from memory, the dot product instruction from a register: used up at once, it occupies only one
     tile = [inner[n] for n in (("tile2", "tile1", "vectors") if b.dot is not None else ("tile2", "vectors", "tile1")) if n in inner]
@@ -161,7 +168,12 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
     for loop in table:  # the coefficients become constants
         sch.unroll(loop)
     instruction = [inner["lanes"], inner["dot"]] if "dot" in inner else [inner["lanes"]]
-    sch.reorder(*outer, *reduce_loops, *tile, *instruction)
+    if band:
+        reduce_loops = [*taps, *(l for l in reduce_loops if l not in taps)]
+        grown = [*taps, *channel_outer]
+        sch.reorder(*outer, *grown, *inside, *(l for l in reduce_loops if l not in grown), *tile, *instruction)
+    else:
+        sch.reorder(*outer, *reduce_loops, *tile, *instruction)
     for loop in tile:
         sch.unroll(loop)
     if k("unroll", 0) and window:
@@ -185,6 +197,12 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
             sch.reorder(*outer)
         at = outer[-1]
     row_at = outer[-2] if len(outer) > 1 and within is None else None
+    if band:
+        depth, row_at = len(outer), at
+        for name in b.producers:
+            sch.compute_at(sch.get_sblock(name), taps[-1] if taps else at, preserve_unit_loops=True)
+            _vectorize_last(sch, sch.get_loops(sch.get_sblock(name))[-1], b.lanes)
+            done.add(name)
     if interleaved:  # steps and phases make the row
         first = min(outer.index(of[axis]) for axis, _ in store.loops[-2:])
         whole = first and all(l in [of[axis] for axis, _ in store.loops[-2:]] for l in outer[first:])
@@ -196,10 +214,12 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
             sch.reverse_compute_at(sch.get_sblock(finish.name), at, preserve_unit_loops=True)
         ls = sch.get_loops(sch.get_sblock(finish.name))[-len(finish.loops):]
         sch.vectorize(ls[-1])
-        for loop in ls[:-1]:
+        for loop in ls[:-1] if not band else ():
             if (_extent(sch, loop) or 99) <= 32:
                 sch.unroll(loop)
-    if store is None or tiled and finish is None:
+    if band and store is None:
+        pass  # the sums are where they belong
+    elif store is None or tiled and finish is None:
         local = sch.cache_write(block, 0, "global")
         if at is not None:
             sch.reverse_compute_at(local, at, preserve_unit_loops=True)

@@ -23,6 +23,8 @@ _PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _LINE = 64  # bytes that processors hand each other as one
 _SHORT = 4  # channels whose loop the compiler unrolls by itself
 _WEIGHTS = 2  # second-level caches full of weights that every thread may read
+_BANDS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # steps of the output that columns may be produced for together
+_STREAMED = 4  # multiply-adds that take as long as reading a number from beyond the second-level cache
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
@@ -86,7 +88,8 @@ class Leaf(KnobSpace):
         producers = {l.data[0] for l in loads} & {x.name for x in self.program.run_stages}
         maps = all(self.program.stage(n).combiner is None and not any(o.data[0] in producers for o in self.program.stage(n).body.loads()) for n in producers)
         movable = producers and maps and sum(1 for x in self.program.run_stages for l in x.body.loads() if l.data[0] in producers) == len(producers)
-        d[f"{name}.producer"] = ["root", "tile"] if movable and len(out) > 2 else ["root"]
+        bands = [c for v in vecs if (c := P.columns(self.program, s, v)) is not None] if dense else []
+        d[f"{name}.producer"] = ["root", *(["tile"] if movable and len(out) > 2 else []), *(t for t in _BANDS if any(ext[rows] % t == 0 for rows, _ in bands))]
         product = dot.find(self.program, s)
         if product is not None and self.instructions.lanes(product.dtypes, self.target):
             d[f"{name}.dot"] = [True, False]
@@ -231,6 +234,12 @@ class Leaf(KnobSpace):
             return "there are no copies to place"
         if k("producer") == "tile" and k("order") != "position":
             return "a producer inside the tile would run again for every vector block"
+        if isinstance(k("producer"), int):
+            found = P.columns(self.program, s, k("vec"))
+            if found is None or ext[found[0]] % k("producer") or k("producer") % k("tile2"):
+                return "there are no such bands to produce columns for"
+            if k("order") != "vector" or c.get(f"{s.name}.dot") or k("copies") != "root" or k("store") == "tile" and "row" in self.domains[f"{s.name}.store"]:
+                return "the sums of a band are stored together"
         if k("padding") == "inline" and k("vec") in roles.spatial:
             return "padding cannot be inlined along the vector axis"
         if k("padding") == "skip":
@@ -319,6 +328,8 @@ class Leaf(KnobSpace):
                 if whole and c[f"{n}.vec"] not in whole:
                     c[f"{n}.vec"] = whole[0]  # the other vectors would reach beyond the tile
                 c[f"{n}.store"] = self.domains[f"{n}.store"][-1]
+            elif steps := self._band(s, ext, c):
+                c[f"{n}.producer"], c[f"{n}.store"] = steps, next((v for v in self.domains[f"{n}.store"] if v == "row"), self.domains[f"{n}.store"][-1])
             elif "tile" in self.domains[f"{n}.producer"]:
                 c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"
             if dense and c[f"{n}.vec"] not in roles.spatial and "inline" not in self.domains[f"{n}.padding"] and self._readable(s):
@@ -464,6 +475,29 @@ class Leaf(KnobSpace):
         part = ext.get(axis, 1) % tile or ext[vec] % (c[f"{s.name}.lanes"] * c[f"{s.name}.vectors"])
         return tile < 4 or part > 0 or P.make(self.program, c, self.lanes).turn is None
 
+    def _band(self, s, ext, c) -> int:
+        """For how many steps of the output what a sum reads is best produced together; 0 where its parameters stay in the second-level cache, so that tiles may pass over them."""
+        n, threads = s.name, self.target["threads"]
+        steps = [t for t in self.domains[f"{n}.producer"] if isinstance(t, int)]
+        found = P.columns(self.program, s, c[f"{n}.vec"]) if steps else None
+        if found is None:
+            return 0
+        rows, taps = found
+        made = {x.name for x in self.program.run_stages}
+        used = [(l.data[0] in made, {a for i in l.args for a in i.axes()} - set(taps)) for l in s.body.loads()]
+        held = 4 * math.prod(ext[a] for a in set(taps).union(*(axes for own, axes in used if not own and rows not in axes)))
+        if held <= self.target["l2"] / 2:
+            return 0
+        beside = P.tile_axes(self.program, s, c[f"{n}.vec"])[0]
+        bands = math.prod(ext[a.name] for a in s.axes if a.name not in (c[f"{n}.vec"], beside, rows))
+
+        def cost(t):
+            positions, trips = t * ext.get(beside, 1), bands * ext[rows] // t
+            idle = (-(-trips // threads) + 0.25) * threads / trips
+            bytes_ = 4 * positions * (ext[c[f"{n}.vec"]] + sum(math.prod(ext[a] for a in axes - {rows, beside}) for own, axes in used if own))
+            return idle * (1 + _STREAMED / positions) * (1 + max(0.0, math.log2(2 * bytes_ / self.target["l2"])))
+        return min((t for t in steps if ext[rows] % t == 0), key=cost, default=0)
+
     def _banded(self, s, ext, roles, tiles, c):
         """Copies in bands of rows where that is possible: few enough that little is copied twice, enough for every thread and for the second-level cache."""
         n, threads = s.name, self.target["threads"]
@@ -572,8 +606,8 @@ class Leaf(KnobSpace):
         return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
                 math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") != "root",
                 math.log1p(k("copies") if isinstance(k("copies"), int) else 0), k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"),
-                self.program.layout == "channels_last", self._left_out(s, c), bool(c.get(f"{s.name}.dot"))]
+                self.program.layout == "channels_last", self._left_out(s, c), bool(c.get(f"{s.name}.dot")), math.log1p(P.band(s, c))]
 
 
 _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
-             "window_inner", "inline", "blocked", "local_copies", "bands", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot"]
+             "window_inner", "inline", "blocked", "local_copies", "bands", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot", "columns"]
