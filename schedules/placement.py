@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.lang import access
+from convgen.lang import access, cuts
 from convgen.lang.ranges import interval, whole
 from convgen.lang.size import tree_of, value_of
 
@@ -17,17 +17,12 @@ _SIZES = (1, 2, 3, 4, 6, 7, 8, 12, 14, 16, 24, 28, 36, 48, 56)
 _OVERHANG = 1.15  # how far the last tile may reach beyond the output
 
 
-def tiles_of(choice: dict) -> dict:
-    """Axis of the output → size of its tiles, for the axes that a choice cuts."""
-    return {name.removeprefix("cut."): size for name, size in choice.items() if name.startswith("cut.") and size}
-
-
 class Cuts:
     """The ways to cut the output of one program. `sizes`: axis → tile sizes; empty where tiles are of no use."""
 
     def __init__(self, program, lanes: int):
         self.program, self.lanes = program, lanes
-        self._needs, self._repeats = {}, {}
+        self._needs, self._repeats, self._lengths, self._starts = {}, {}, {}, {}
         last = program.run_stages[-1]
         self.extents = {a.name: value_of(a.size) for a in last.axes}
         self.moved = access.moved(program)
@@ -66,8 +61,15 @@ class Cuts:
         key = tuple(sorted(tiles.items()))
         if key not in self._needs:
             middle = {a: -(-self.extents[a] // size) // 2 for a, size in tiles.items()}
-            self._needs[key] = _extents(regions(self.program, self.moved, tiles | self.batch, middle)) if tiles else {}
+            self._needs[key] = _extents(regions(self.program, self.moved, tiles | self.batch, middle, longer=self.lengths(tiles))) if tiles else {}
         return self._needs[key]
+
+    def lengths(self, tiles) -> dict:
+        """Stage name → {axis: extent} of what tiles lengthen; see cuts.lengths."""
+        key = tuple(sorted(tiles.items()))
+        if key not in self._lengths:
+            self._lengths[key] = cuts.lengths(self.program, tiles)
+        return self._lengths[key]
 
     def regular(self, tiles) -> bool:
         """Whether tiles need equally much (borders aside), something of every stage, and one step further each time: then loops inside have one extent."""
@@ -77,8 +79,15 @@ class Cuts:
             return False
         reads = reads_of(self.program)
         trips = range(max(-(-self.extents[a] // size) for a, size in tiles.items()))
-        exists = (regions(self.program, self.moved, tiles, {a: t for a in tiles}, reads=reads) for t in {*trips[:2], *trips[-2:]})  # in between they reach less far out
+        exists = (regions(self.program, self.moved, tiles, {a: t for a in tiles}, reads=reads, longer=self.lengths(tiles)) for t in {*trips[:2], *trips[-2:]})  # in between they reach less far out
         return all(hi >= lo for n in exists for r in n.values() for lo, hi in r.values())
+
+    def aligned(self, stage, axis, tiles, lanes) -> bool:
+        """Whether every tile needs a stage from a whole vector along an axis on."""
+        key = tuple(sorted(tiles.items()))
+        if key not in self._starts:
+            self._starts[key] = [regions(self.program, self.moved, tiles, {a: t for a in tiles}, clip=False) for t in (1, 2)]
+        return all(need[stage.name][axis][0] % lanes == 0 for need in self._starts[key])
 
     def repeated(self, tiles) -> float:
         """Work of all tiles over the work without tiles; at least 1."""
@@ -124,14 +133,14 @@ def reads_of(program) -> list:
     return [(s, access.extents(s), [(source, load) for load in s.body.loads() if (source := program.stage(load.data[0])) is not None]) for s in program.run_stages]
 
 
-def regions(program, moved, tiles, trip, clip=True, reads=None) -> dict:
+def regions(program, moved, tiles, trip, clip=True, reads=None, longer=None) -> dict:
     """Stage name → {axis: (first, last)} that one tile needs of each stage that depends on every cut axis.
 
-    `moved`: access.moved(program); `tiles`: axis → size; `trip`: axis → number of the tile; `clip`: count only what exists; `reads`: reads_of(program), where it is at hand.
+    `moved`: access.moved(program); `tiles`: axis → size; `trip`: axis → number of the tile; `clip`: count only what exists; `reads`: reads_of(program), where it is at hand; `longer`: cuts.lengths.
     """
     reads = reads or reads_of(program)
     follow = {name for name, axes in moved.items() if all(axes[a] for a in tiles)}
-    extents = {s.name: e for s, e, _ in reads}
+    extents = {s.name: e | (longer or {}).get(s.name, {}) for s, e, _ in reads}
     last = reads[-1][0].name
     need = {last: whole(extents[last]) | {a: (size * trip.get(a, 0), size * (trip.get(a, 0) + 1) - 1) for a, size in tiles.items()}}
     for s, own, loads in reversed(reads):

@@ -187,6 +187,8 @@ class _Lowering:
             name, padding = load.data
             clamp = {d for d, a in enumerate(load.args) if beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d]))}
             stored = self.tensors.get(name)
+            if (source := self.plan.stage(name)) is not None:  # what tiles of the output lengthen is there
+                clamp -= {d for d, a in enumerate(source.stage.axes) if a.name in source.longer}
             unpadded = padding is None or not any(value_of(v) for pair in padding.amounts for v in pair)
             if stored is not None and unpadded and stored[1].split in clamp:  # whole blocks beyond the end: clamp the block, so that lanes stay side by side
                 tensor, layout, _ = stored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..lang.count import BYTES, CALL, border_bytes
+from ..lang.cuts import tiles_of
 
 
 def held(program, largest: str, choice: dict, threads: int, scratch: int) -> dict:
@@ -13,8 +14,8 @@ def held(program, largest: str, choice: dict, threads: int, scratch: int) -> dic
     `largest`: of the kernel's plan; `scratch`: bytes of one thread. Where stages run tile by tile of the output every thread has temporaries of its own. "why" is a sentence where the
     ratio is above `count.CALL`, else None.
     """
-    cut = {name.removeprefix("cut."): size for name, size in choice.items() if name.startswith("cut.")}
-    tiles = ", ".join(f"{size} of {axis}" for axis, size in cut.items() if size)
+    cut = [name.removeprefix("cut.") for name in choice if name.startswith("cut.")]
+    tiles = ", ".join(f"{size} of {axis}" for axis, size in tiles_of(choice).items())
     border, total = border_bytes(program), scratch * (threads if tiles else 1)
     ratio = (border + total) / border
     why = None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..lang import access, expr as E
+from ..lang import access, cuts, expr as E
 from ..lang.count import BYTES
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
@@ -58,6 +58,7 @@ class StagePlan:
     is_output: bool = False
     row: str | None = None  # the axis whose tiles leave out different terms and get code of their own
     tile: tuple = (1, 1)  # steps of the register tile along its axes
+    longer: dict = field(default_factory=dict)  # axes that last longer than the stage does, so that tiles of the output are whole
     spread: list = field(default_factory=list)  # where threads have results of their own: the simt.Tiles of a block
     share: object = None  # where threads share a sum: the simt.Share
 
@@ -146,13 +147,14 @@ def make(program, choice: dict, lanes: int) -> Plan:
     anchor, store = epilogue_of(program)
     emitted = [s for s in run if s is not store]
     packed, plans = {}, {}
+    longer = cuts.lengths(program, cuts.tiles_of(choice))
     consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
     for stage in reversed(emitted):
         if choice.get(f"{stage.name}.tensor"):
             plans[stage.name] = as_matrices(program, stage, choice, store=store if stage is anchor else None, is_output=stage is anchor)
             continue
         vec, width = _vector(program, stage, choice, plans, lanes)
-        ext, sizes = access.extents(stage), (1, 1)
+        ext, sizes = access.extents(stage) | longer.get(stage.name, {}), (1, 1)
         product = dot.find(program, stage) if choice.get(f"{stage.name}.dot") else None
         if product is not None:
             ext[product.axis] = -(-ext[product.axis] // product.width) * product.width
@@ -168,7 +170,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
             vec_extent = ext[vec]
         names = [a.name for a in stage.axes]
         layout = Layout([vec_extent if n == vec else ext[n] for n in names], None, names.index(vec), width)
-        plans[stage.name] = StagePlan(stage, vec, width, ext, layout, dot=product, store=store if stage is anchor else None, is_output=stage is anchor, tile=sizes)
+        plans[stage.name] = StagePlan(stage, vec, width, ext, layout, dot=product, store=store if stage is anchor else None, is_output=stage is anchor, tile=sizes, longer=longer.get(stage.name, {}))
     order = [plans[s.name] for s in emitted]
     for p in order:
         for load in p.stage.body.loads():

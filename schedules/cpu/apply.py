@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm import s_tir, tirx
 
-from ..placement import tiles_of
+from convgen.lang.cuts import tiles_of
 from . import terms, turn
 
 

@@ -10,10 +10,11 @@ import math
 
 from convgen.emit import borders, dot, plan as P
 from convgen.lang import access, count, expr as E
+from convgen.lang.cuts import tiles_of
 from convgen.lang.size import tree_of, value_of
 
 from ..knobs import KnobSpace
-from ..placement import TWICE, Cuts, tiles_of
+from ..placement import TWICE, Cuts
 
 _BODY = 700  # vector operations in one unrolled body
 _ROW = 1800  # and in all tiles of a row, where each has code of its own
@@ -181,11 +182,13 @@ class Leaf(KnobSpace):
             return None if k("producer") == "root" else "a producer belongs to the tile of its reader"
         if k("producer") != "root" or k("copies") != "root" or k("store") != self.domains[f"{s.name}.store"][-1]:
             return "inside tiles of the output nothing else is placed"
-        if k("vec") in moved and k("vec") in roles.spatial or need[k("vec")] % (k("lanes") * k("vectors")):
+        vec = k("vec")
+        if vec in moved and (vec in roles.spatial or not self.cuts.aligned(s, vec, tiles, k("lanes"))) or need[vec] % (k("lanes") * k("vectors")):
             return "vectors reach beyond the tile of the output"
-        for axis, tile in zip(P.tile_axes(self.program, s, k("vec")), (k("tile1"), k("tile2"))):
+        lengths = self.cuts.lengths(tiles).get(s.name, {})
+        for axis, tile in zip(P.tile_axes(self.program, s, vec), (k("tile1"), k("tile2"))):
             ragged = axis is not None and axis not in moved and access.period(s, axis)  # a transform's last tile may be cut off
-            if axis is not None and not ragged and (need[axis] % tile or axis in moved and ext[axis] % tile):
+            if axis is not None and not ragged and (need[axis] % tile or axis in moved and lengths.get(axis, ext[axis]) % tile):
                 return "the register tile does not divide the tile of the output"
         return None
 
@@ -269,7 +272,7 @@ class Leaf(KnobSpace):
             if p.stage is self.program.run_stages[-1]:
                 continue
             need, moved = self._inside(p.stage, tiles)
-            if p.vec in moved and need[p.vec] % p.lanes:
+            if p.vec in moved and (need[p.vec] % p.lanes or not self.cuts.aligned(p.stage, p.vec, tiles, p.lanes)):
                 return f"tiles cut through the vectors of {p.stage.name}"
         return None
 

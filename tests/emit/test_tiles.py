@@ -49,6 +49,17 @@ def test_a_tiled_kernel_serves_any_batch(kernels):
     assert not complaints(w, answer) and len(answer["verdicts"]) == 3
 
 
+@pytest.mark.parametrize("id, cut", [("conv2d:n1,c16,o16,h32,w30,k3x3;padding=1:f32.f32.f32:nchw:bias", {"p": 12}), ("conv2d:n1,c16,o16,h17,w30,k3x3;padding=1:f32.f32.f32:nhwc", {"q": 16})])
+def test_tiles_of_transforms_go_on_beyond_the_plane(kernels, id, cut):
+    """Tiles that a plane ends in, along rows and along columns: TVM refuses loops that end early at places of their own."""
+    w, machine = parse(id), target()
+    leaf = schedules.space(w.description, machine).leaves["winograd4"]
+    choice = leaf._default(cut)
+    assert leaf.valid(choice) is None
+    (answer,) = kernels.ask([job(w, machine, choice)])
+    assert not complaints(w, answer)
+
+
 def test_large_kernels_skip_tiles_of_padding(kernels):
     """Rows of tiles that hold padding only are left out; the result, borders included, is the same."""
     op = table.get("depthwise_conv2d")

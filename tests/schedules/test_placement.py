@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from convgen import algorithms
-from convgen.lang import access, operator, parse
+from convgen.lang import access, cuts, operator, parse
 from convgen.ops import table
 from convgen.schedules import placement
 
@@ -28,9 +28,9 @@ def winograd(id, algorithm):
 
 def test_a_tile_needs_its_halo_of_the_stage_before():
     program = access.specialised(two_windows(N=1, C=16, H=24, W=24).program)
-    cuts = placement.Cuts(program, 16)
-    assert cuts.sizes["p"] and cuts.needs({"p": 8})["inner"]["h"] == 10
-    assert cuts.repeated({"p": 8}) > 1.05 and cuts.repeated({"p": 24}) == 1
+    tiles = placement.Cuts(program, 16)
+    assert tiles.sizes["p"] and tiles.needs({"p": 8})["inner"]["h"] == 10
+    assert tiles.repeated({"p": 8}) > 1.05 and tiles.repeated({"p": 24}) == 1
     corner = placement.regions(program, access.moved(program), {"p": 8}, {"p": 0})["inner"]["h"]
     assert corner == (0, 8), "above the first row there is nothing to compute"
 
@@ -46,15 +46,24 @@ def test_work_that_is_repeated_is_counted_exactly():
 
 
 def test_winograd_is_cut_at_whole_tiles_only():
-    cuts = placement.Cuts(winograd("conv2d:n1,c32,o32,h48,w48,k3x3;padding=1:f32.f32.f32:nhwc", "winograd6"), 16)
-    assert cuts.sizes["p"] and all(size % 6 == 0 for size in cuts.sizes["p"])
-    assert "o" not in cuts.sizes, "the data transform does not depend on the output channel: every tile would repeat it"
-    assert cuts.repeated({"p": 12}) == 1 and math.isclose(cuts.bytes({"p": 12}) * 4, cuts.bytes({}), rel_tol=0.05)
+    tiles = placement.Cuts(winograd("conv2d:n1,c32,o32,h48,w48,k3x3;padding=1:f32.f32.f32:nhwc", "winograd6"), 16)
+    assert tiles.sizes["p"] and all(size % 6 == 0 for size in tiles.sizes["p"])
+    assert "o" not in tiles.sizes, "the data transform does not depend on the output channel: every tile would repeat it"
+    assert tiles.repeated({"p": 12}) == 1 and math.isclose(tiles.bytes({"p": 12}) * 4, tiles.bytes({}), rel_tol=0.05)
+
+
+def test_tiles_of_transforms_are_whole_to_the_last():
+    """32 rows in tiles of 12: the last tile makes 36, of 9 blocks of four; what other sums need ends with the output."""
+    program = winograd("conv2d:n1,c32,o32,h32,w30,k3x3;padding=1:f32.f32.f32:nhwc", "winograd4")
+    longer = cuts.lengths(program, {"p": 12})
+    assert longer["sum_result_q"] == longer["sum_result_p"] == {"p": 36} and longer["sum_points"] == longer["sum_data_q"] == {"p_tile": 9}
+    assert placement.Cuts(program, 16).needs({"p": 12})["sum_points"]["p_tile"] == 3
+    assert not cuts.lengths(program, {"p": 16}) and not cuts.lengths(access.specialised(two_windows(N=1, C=16, H=24, W=24).program), {"p": 7})
 
 
 def test_depthwise_blocks_are_cut_by_channels():
-    cuts = placement.Cuts(winograd("depthwise_conv2d:n1,c64,h28,w28,k13x13;padding=6:f32.f32.f32:nhwc", "winograd4_blocks"), 16)
-    assert cuts.sizes["o"] == [16, 32] and cuts.bytes({"o": 16}) * 4 == cuts.bytes({})
+    tiles = placement.Cuts(winograd("depthwise_conv2d:n1,c64,h28,w28,k13x13;padding=6:f32.f32.f32:nhwc", "winograd4_blocks"), 16)
+    assert tiles.sizes["o"] == [16, 32] and tiles.bytes({"o": 16}) * 4 == tiles.bytes({})
 
 
 def test_one_reduction_has_nothing_to_keep():
@@ -67,5 +76,5 @@ def test_channels_of_different_branches_are_not_cut():
 
 
 def test_samples_are_never_cut_by_a_knob():
-    cuts = placement.Cuts(winograd("conv2d:n4,c32,o32,h24,w24,k3x3;padding=1:f32.f32.f32:nhwc", "winograd4"), 16)
-    assert "n" not in cuts.sizes and cuts.trips({"p": 8}) == 12 and table.names()
+    tiles = placement.Cuts(winograd("conv2d:n4,c32,o32,h24,w24,k3x3;padding=1:f32.f32.f32:nhwc", "winograd4"), 16)
+    assert "n" not in tiles.sizes and tiles.trips({"p": 8}) == 12 and table.names()
