@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Callable
@@ -62,7 +63,7 @@ class Environment:
 
 @dataclass
 class Context:
-    """One run's settings and clock. `deadline` is a monotonic time of `environment.clock`, None for no limit.
+    """One run's settings and clock. `deadline` is a monotonic time of `environment.clock`, None for no limit; `turn` the one at which a workload's share is used up.
 
     `origin` goes into every record: facts about a measurement that was not made here and now.
     """
@@ -78,6 +79,7 @@ class Context:
     begun: float = 0.0
     deadline: float | None = None
     end: float | None = None
+    turn: float | None = None
     origin: dict = field(default_factory=dict)
     interrupts: Interrupts = field(default_factory=Interrupts)
     _models: dict[str, CostModel] = field(default_factory=dict)
@@ -98,12 +100,26 @@ class Context:
         """Seconds since the call began."""
         return self.environment.clock() - self.begun
 
+    @contextmanager
+    def share(self, seconds: float | None):
+        """While this holds, the search must stop after so many seconds, if it has a limit."""
+        self.turn = None if seconds is None else self.environment.clock() + seconds
+        try:
+            yield
+        finally:
+            self.turn = None
+
+    def until(self) -> float | None:
+        """The time at which the search must stop, None without a limit."""
+        return self.deadline if self.turn is None else min(self.deadline, self.turn)
+
     def left(self) -> float | None:
         """Seconds until the search must stop, None without a limit."""
-        return None if self.deadline is None else self.deadline - self.environment.clock()
+        until = self.until()
+        return None if until is None else until - self.environment.clock()
 
     def late(self) -> bool:
-        """True once the search must stop."""
+        """True once the search must stop, be it for this workload only."""
         left = self.left()
         return left is not None and left <= 0
 

@@ -20,7 +20,7 @@ log = logging.getLogger("convgen")
 
 WORTH = 0.01  # without a budget, tuning stops when less than this fraction is expected to be gained
 FINAL_SECONDS = 1.0  # timing of one workload's final race
-BASELINE_NEEDS = 8.0  # seconds left per workload below which PyTorch is not timed: importing it takes half of that
+BASELINE_NEEDS = 8.0  # seconds left of a workload's share below which PyTorch is not timed: importing it takes half of that
 
 
 def tune(workloads, target="native", seconds: float | None = None, trials: int | None = None, logs=None, seed: int = 0,
@@ -145,8 +145,10 @@ class _Run:
         return result
 
     def _search(self) -> None:
-        for task in self.tasks:
-            self._begin(task)
+        self._in_turns(self.tasks, self._begin)
+        if len(self.tasks) > 1:  # all have something to compare before the time goes where it is worth most
+            self._in_turns(self.tasks, self._second)
+            self._in_turns([t for t in self.tasks if not t.trials], self._second, 0.5)
         while not self.context.late():
             open_tasks = [t for t in self.tasks if t.row is None and not t.finished]
             if self.seconds is None and self.context.trials is None:
@@ -156,6 +158,15 @@ class _Run:
             # What a trial here may save of the network's time; the order of the workloads breaks ties.
             task = max(open_tasks, key=lambda t: t.expected_gain() * t.count * (t.best.least_us if t.best else 1.0))
             task.batch(self._batch_size())
+
+    def _in_turns(self, tasks: list[Task], step: Callable[[Task], None], part: float = 1.0) -> None:
+        """A step for each, which takes no more than an equal share of the whole run, nor of the `part` of what is left."""
+        left = self.context.left()
+        end = None if left is None else self.context.environment.clock() + part * left
+        longest = None if end is None else (self.context.deadline - self.context.begun) / len(tasks or self.tasks)
+        for done, task in enumerate(tasks):
+            with self.context.share(None if end is None else min(longest, (end - self.context.environment.clock()) / (len(tasks) - done))):
+                step(task)
 
     def _begin(self, task: Task) -> None:
         """Confirm an earlier result, or measure the default so that there is one whatever happens next."""
@@ -170,9 +181,14 @@ class _Run:
         if task.seeds and not context.late() and not task.finished:
             task.batch(1)
         left = context.left()
-        if context.environment.baseline is not None and task.torch is None and (left is None or left / len(self.tasks) > BASELINE_NEEDS):
+        if context.environment.baseline is not None and task.torch is None and (left is None or left > BASELINE_NEEDS):
             task.torch = context.environment.baseline.time(task.workload.id, 120.0 if left is None else left / 2)
             context.report("trial", task)
+
+    def _second(self, task: Task) -> None:
+        """Measure something beside the default, or the default itself where it took more than its share."""
+        if task.row is None and not task.finished and len(task.trials) < 2 and not self.context.late():
+            task.batch(getattr(self.context.environment.builder, "workers", 1))
 
     def _give_inputs(self, task: Task) -> None:
         """Hand the operator's own input generator (offsets, indices) to the measuring process, which knows descriptions only."""

@@ -60,6 +60,7 @@ class Task:
         self.attempts = 0
         self.stale = 0
         self.searched = 0.0  # seconds of this run that went into this workload
+        self.building = 0.0  # and into building its candidates, of those
         self.torch: dict | None = None  # median_us and min_us of the PyTorch baseline
         self.curve: list[tuple[float, int, float]] = []
         self.stopped: str | None = None
@@ -67,6 +68,7 @@ class Task:
         self.previous = look_up(context.store, self.description, self.hash, context.target, self.space)
         self._remember()
         self.seeds = self._seeds()
+        self.sown = {choice_key(choice) for choice in self.seeds}
 
     # -- what earlier runs left ---------------------------------------------------------------------------------------------
 
@@ -162,11 +164,12 @@ class Task:
         before = self.best.least_us if self.best else None
         if choices:
             context.environment.runner.begin(self.description)
-        outcomes = context.environment.builder.build(self.description, choices, context.deadline) if choices else []
+        outcomes = context.environment.builder.build(self.description, choices, context.until()) if choices else []
+        self.building += context.environment.clock() - begun
         measured = self._measure_together(choices, outcomes)
         for choice, outcome in zip(choices, outcomes):
             if outcome is None or (isinstance(outcome, WorkerError) and context.late()):
-                self.proposer.forget(choice)  # the clock ended it, not the candidate
+                self._postpone(choice)  # the clock ended it, not the candidate
                 continue
             self.attempt(choice, outcome, measured)
         after = self.best.least_us if self.best else None
@@ -225,7 +228,7 @@ class Task:
             if measured and outcome.digest in measured:
                 taken = measured[outcome.digest]
                 if taken is None:  # its turn did not come in time
-                    self.proposer.forget(choice)
+                    self._postpone(choice)
                     return
                 if isinstance(taken, WorkerError):
                     raise taken
@@ -235,11 +238,20 @@ class Task:
             if best is None or taken.min_us < best.least_us:
                 self.verify(trial)
         except WorkerError as error:
-            if not (error.kind == "run_timeout" and self.context.late()):
+            if error.kind == "run_timeout" and self.context.late():
+                self._postpone(choice)
+            else:
                 self._fail(choice, error)
             return
         self.digests[outcome.digest] = trial
         self._keep(trial, taken.repeats)
+
+    def _postpone(self, choice: dict) -> None:
+        """Allow a choice again that was never really tried; the default and the best record's come before others."""
+        if choice_key(choice) in self.sown:
+            self.seeds.insert(0 if choice == self.default else len(self.seeds), choice)
+        else:
+            self.proposer.forget(choice)
 
     def verify(self, trial: Trial) -> None:
         """Every oracle and the guards; raises WorkerError if one fails."""
@@ -291,14 +303,20 @@ class Task:
 
     # -- results ------------------------------------------------------------------------------------------------------------
 
+    def _where(self) -> str:
+        """Where the time of a workload went, in parentheses."""
+        return f" (building took {self.building:.1f} s, references and measuring {self.searched - self.building:.1f} s)" if self.searched else ""
+
     def summary(self, chosen: Trial | None = None, default_ratio: float | None = None, record: dict | None = None) -> Row:
         """The row of the result; before the final race it speaks of the best verified trial."""
         chosen = chosen or self.best
         row = Row(self.workload.id, trials=self.attempts, failures=dict(self.failures), curve=list(self.curve), count=self.count,
                   note=self.stopped)
         if chosen is None:
-            row.note = row.note or "no candidate was measured in the time given; the default schedule will be used"
+            row.note = row.note or f"no candidate was measured in the time given{self._where()}; the default schedule will be used"
             return row
+        if self.context.end is not None and len(self.trials) == 1 and not self.finished and not self.tuned:
+            row.note = row.note or f"only one candidate was measured in the time given{self._where()}"
         default = self.trials.get(choice_key(self.default))
         if default_ratio is None and default is not None:
             default_ratio = default.least_us / chosen.least_us

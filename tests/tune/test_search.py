@@ -244,6 +244,59 @@ def test_budget_goes_where_time_is_spent(tmp_path):
     assert tried.count(big.id) > 3 * tried.count(small.id) >= 3
 
 
+class SlowRunner(FakeRunner):
+    """References of a workload take the seconds that `slow` says, and are kept only once they are whole."""
+
+    def __init__(self, clock, slow):
+        super().__init__(clock)
+        self.slow, self.waited = dict(slow), {}
+
+    def measure(self, path, entry, description, best_us=None, longest=None):
+        needed = self.slow.get(description["id"], 0.0)
+        if longest is not None and needed > longest:
+            self.clock.now += longest
+            self.waited.setdefault(description["id"], []).append(longest)
+            raise WorkerError("run_timeout", "the reference was not ready")
+        self.clock.now += needed
+        self.slow.pop(description["id"], None)
+        return super().measure(path, entry, description)
+
+
+@pytest.mark.parametrize("place", (0, 6, 13))
+def test_no_workload_takes_the_time_of_others(tmp_path, place):
+    """One whose reference takes for ever costs its share; all others are measured beside their default, and its row says where its time went."""
+    clock, many = FakeClock(), [FakeWorkload(64 + n) for n in range(14)]
+    runner = SlowRunner(clock, {many[place].id: 1e6})
+    result = go(many, tmp_path, environment(clock, runner=runner), seconds=140.0)
+    starved = result.rows.pop(place)
+    assert clock.now <= 140.0 and all(row.trials >= 2 and row.record["final"] and row.note is None for row in result.rows)
+    assert starved.us is None and starved.trials == 0 and not starved.failures and "references and measuring" in starved.note and "default schedule will be used" in starved.note
+    assert runner.waited[many[place].id][0] <= 140.0 / (14 - place)
+
+
+def test_a_default_that_took_more_than_its_share_gets_another(tmp_path):
+    clock, many = FakeClock(), [FakeWorkload(64 + n) for n in range(10)]
+    env = environment(clock, runner=SlowRunner(clock, {many[0].id: 15.0}))
+    row = go(many, tmp_path, env, seconds=100.0).rows[0]
+    assert [c for w, c in env.runner.measured if w == many[0].id][0] == DEFAULT and row.trials >= 2 and row.note is None
+
+
+def test_a_baseline_takes_no_more_than_half_of_its_share(tmp_path):
+    class Baseline(FakeBaseline):
+        def time(self, workload_id, longest=120.0):
+            self.asked.append(longest)
+            return super().time(workload_id)
+    env = environment(baseline=Baseline())
+    go([FakeWorkload(64 + n) for n in range(4)], tmp_path, env, seconds=80.0, trials=3)
+    assert all(limit <= 40.0 for limit in env.baseline.asked[::2]) and env.baseline.asked[0] <= 10.0
+
+
+def test_a_row_with_one_candidate_says_why(tmp_path):
+    clock = FakeClock()
+    row = go(FakeWorkload(), tmp_path, environment(clock, builder=FakeBuilder(clock, cost=6.0)), seconds=7.0).rows[0]
+    assert row.trials == 1 and row.note == "only one candidate was measured in the time given (building took 6.0 s, references and measuring 0.1 s)"
+
+
 def test_repeated_layers_count(tmp_path):
     env = environment()
     often, once = FakeWorkload(100), FakeWorkload(150)
