@@ -48,9 +48,12 @@ def inside(stage, load, d: int, size: int) -> float:
     if linear is None:
         return 1.0
     at = np.array([linear[1] - value_of(load.data[1].amounts[d][0])])
-    for name, step in linear[0].items():
-        at = (at[:, None] + step * np.arange(extents[name])).reshape(-1)
-    return float(np.mean((at >= 0) & (at < size)))
+    *shorter, (longest, last) = sorted(((extents[name], step) for name, step in linear[0].items() if step)) or [(1, 1)]
+    for extent, step in shorter:
+        at = (at[:, None] + step * np.arange(extent)).reshape(-1)
+    at, last = (at, last) if last > 0 else (at + last * (longest - 1), -last)
+    first, end = np.maximum(0, -(at // last)), np.minimum(longest, -((at - size) // last))  # along the longest axis it is a range
+    return float(np.sum(np.maximum(0, end - first)) / (len(at) * longest))
 
 
 def in_padding(program, stage, dims=padded) -> float:
