@@ -55,5 +55,10 @@ def erf(x):
     return tirx.Select(size > _f(0.927734375), _sign_of(x, large), small)
 
 
-FUNCTIONS = {"exp": exp, "sigmoid": sigmoid, "tanh": tanh, "erf": erf}
+def nearest(x):
+    """The nearest integer, halves to even. TVM's own nearbyint turns a loop over vectors into one over numbers."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.roundeven", x)
+
+
+FUNCTIONS = {"round": nearest, "exp": exp, "sigmoid": sigmoid, "tanh": tanh, "erf": erf}
 ROUNDED: dict = {}  # LLVM contracts nothing by itself

@@ -22,6 +22,7 @@ _PADDING = 0.06  # the share of terms in the padding from which on leaving them 
 _HELD = 1.02  # time that holding no more than a call should (count.CALL) is worth
 _PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _LINE = 64  # bytes that processors hand each other as one
+_NARROW = 8  # lines of a position's results of which one that two threads write is too many
 _SHORT = 4  # channels whose loop the compiler unrolls by itself
 _WEIGHTS = 2  # second-level caches full of weights that every thread may read
 _BANDS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # steps of the output that columns may be produced for together
@@ -374,7 +375,7 @@ class Leaf(KnobSpace):
             else:
                 c[f"{n}.tile1"] = c[f"{n}.tile2"] = 1
             c = self._banded(s, ext, roles, tiles, c)
-            if dense and not roles.window and self._shares_lines(s, ext, c):
+            if not (dense and roles.window) and self._shares_lines(s, ext, c):
                 whole = c | {f"{n}.order": "position"}
                 c = whole if self._anchor_constraint(n, tiles, whole) is None else c
         return c
@@ -383,12 +384,15 @@ class Leaf(KnobSpace):
         """Whether threads that share out the vector blocks write into the same lines of memory, which costs more than what they compute, and there are positions enough to share out."""
         n, threads, out = s.name, self.target["threads"], self.program.output
         inner = out.permutation(self.program.layout)[-1]
-        if P.epilogue_of(self.program)[0] is not s or len(s.axes) <= inner or s.axes[inner].name != c[f"{n}.vec"]:
+        if threads == 1 or P.epilogue_of(self.program)[0] is not s or len(s.axes) <= inner or s.axes[inner].name != c[f"{n}.vec"]:
             return False
+        vec, size = c[f"{n}.vec"], count.BYTES[out.dtype]
         block = c[f"{n}.lanes"] * c[f"{n}.vectors"]
-        blocks = -(-ext[c[f"{n}.vec"]] // block)
-        tiles = math.prod(ext[a.name] for a in s.axes if a.name != c[f"{n}.vec"]) // (c[f"{n}.tile1"] * c[f"{n}.tile2"])
-        return blocks > 1 and -(-blocks // threads) * block * count.BYTES[out.dtype] % _LINE > 0 and tiles >= 8 * threads
+        blocks = -(-ext[vec] // block)
+        own = block * (1 if blocks % threads else blocks // threads)  # what lies between two threads' parts of a position
+        shared = own * size % _LINE > 0 or ext[vec] * size % _LINE > 0
+        tiles = math.prod(ext[a.name] for a in s.axes if a.name != vec) // (c[f"{n}.tile1"] * c[f"{n}.tile2"])
+        return blocks > 1 and shared and ext[vec] * size <= _NARROW * _LINE and tiles >= 8 * threads
 
     def _crowded(self, s, ext, roles, c) -> bool:
         """Whether the taps of a row meet in one body with so many numbers that the compiler, which keeps each for the next tap, runs out of registers."""

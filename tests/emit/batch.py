@@ -93,6 +93,40 @@ def scheduled(description, target, choice):
     return {"turned": [[b.name, b.turn is not None] for b in low.blocks], "text": schedules.apply(low.run, low.blocks, choice, target).script()}
 
 
+def lines(description, target, choice=None, tasks=2, line=64):
+    """[lines of the output that several threads write, lines that are written], each thread's share of every parallel loop run on its own, twice over other bytes."""
+    import ctypes
+
+    with tempfile.TemporaryDirectory() as folder:
+        entry, kernel, _ = built(description, target, choice, folder)
+        kernel = kernel(description["dims"])
+        buffers = kernel.buffers(entry["args"])
+        for name, b in buffers.items():
+            if name != "out":
+                b.bytes[:] = 0
+        out, wrote = buffers["out"].bytes, np.zeros((tasks, -(-buffers["out"].nbytes // line) * line), bool)
+        body = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+
+        class Group(ctypes.Structure):
+            _fields_ = [("sync", ctypes.c_void_p), ("tasks", ctypes.c_int)]
+        group = Group(None, tasks)
+
+        @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+        def launch(function, closure, _):
+            for task in range(tasks):
+                for byte in (0xA5, 0x5A):
+                    out[:] = byte
+                    if code := body(function)(task, ctypes.addressof(group), closure):
+                        return code
+                    wrote[task, :len(out)] |= out != byte
+            return 0
+        ctypes.c_void_p.in_dll(kernel.library, "__TVMBackendParallelLaunch").value = ctypes.cast(launch, ctypes.c_void_p).value
+        kernel.caller(buffers)()
+        touched = wrote.reshape(tasks, -1, line).any(2).sum(0)
+        assert wrote[:, :len(out)].any(0).all()
+        return [int((touched > 1).sum()), int((touched > 0).sum())]
+
+
 def plain(description):
     """Relative L2 error of the unscheduled plain form of a workload, and how it takes its arguments."""
     import tvm
@@ -161,4 +195,4 @@ def device_functions(names, values):
 
 
 if __name__ == "__main__":
-    serve({"check": check, "source": source, "run": run, "scheduled": scheduled, "plain": plain, "functions": functions, "device_functions": device_functions}, default_kind="compile_error")
+    serve({"check": check, "source": source, "run": run, "scheduled": scheduled, "lines": lines, "plain": plain, "functions": functions, "device_functions": device_functions}, default_kind="compile_error")

@@ -73,3 +73,16 @@ def test_remainders_in_loops_that_llvm_vectorises(kernels, level):
         pytest.skip(f"this machine is no {level}")
     wrong, _ = kernels.check([workload("conv2d_pixel_shuffle", f"n1,c8,o4,h{h},w2,k5x2;stride=2x1,padding=0_1x3_0,groups=2,upscale=4:{layout}:bias_conv") for h, layout in ((12, "nchw"), (30, "nhwc"))], machine)
     assert not wrong, "\n".join(wrong)
+
+
+def test_requantised_results_of_any_number_of_channels(kernels):
+    """Every order of the loops gives the bits of the reference's rounding."""
+    jobs = []
+    for c, order in ((1, "vector"), (3, "vector"), (17, "position"), (24, "vector"), (33, "position")):
+        w = workload("quantized_depthwise_conv2d", f"n1,c{c},h6,w8,k3x3;padding=1,relu=true:nhwc:bias")
+        space = schedules.space(w.description, target())
+        inner = space.default() | {"sum.vec": "o", "sum.order": order, "sum.store": "tile", "sum.padding": "inline", "sum.copies": "root"}
+        assert space.valid(inner) is None or c < 17
+        jobs.append((w, job(w, choice=inner if c > 16 else None)))
+    wrong = [line for (w, _), answer in zip(jobs, kernels.ask([j for _, j in jobs])) for line in complaints(w, answer)]
+    assert not wrong, "\n".join(wrong)

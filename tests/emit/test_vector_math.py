@@ -51,3 +51,9 @@ def test_limits_and_what_is_no_number(found):
             assert values[size] == pytest.approx(high, rel=0.01) and values[f"-{size}"] == pytest.approx(low, rel=0.03, abs=1e-38)
     for name in ("sigmoid", "tanh", "erf"):
         assert np.nanmax(np.abs(found[name])) == 1
+
+
+def test_nearest_integers_with_halves_to_even(kernels):
+    values = np.concatenate([np.arange(-300, 300) / 2, np.nextafter(np.arange(-300, 300, dtype=np.float32) / 2, np.float32(1e9)), [2.0 ** 22 + 0.5, 2.0 ** 23 + 1, 3e9, -3e9, -0.25]]).astype(np.float32)
+    (answer,) = kernels.ask([{"cmd": "functions", "names": ["round"], "values": values.tolist()}])
+    assert np.array_equal(np.array(answer["round"], np.float32), np.rint(values))

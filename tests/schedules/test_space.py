@@ -201,4 +201,6 @@ def test_what_lies_between_stages_costs_traffic_where_no_cache_holds_it():
 def test_threads_do_not_share_lines_of_narrow_results_by_default():
     order = lambda dtypes: schedules.space(parse(f"{dtypes}:nhwc").description, TARGETS["x86:avx512"] | {"threads": 2}).default()["sum.order"]
     assert order("quantized_conv2d:n1,c64,o64,h56,w56,k1x1:u8.i32.u8") == "position"  # 32 bytes of a position's 64
+    assert order("quantized_depthwise_conv2d:n1,c32,h112,w112,k3x3;padding=1:u8.i32.u8") == order("depthwise_conv2d:n1,c72,h40,w40,k5x5;padding=2:f32.f32.f32") == "position"
+    assert order("depthwise_conv2d:n1,c64,h56,w56,k3x3;padding=1:f32.f32.f32") == order("depthwise_conv2d:n1,c328,h28,w28,k3x3;padding=1:f32.f32.f32") == "vector"
     assert order("quantized_conv2d:n1,c64,o128,h56,w56,k1x1:u8.i32.u8") == order("conv2d:n1,c64,o64,h56,w56,k1x1:f32.f32.f32") == "vector"
