@@ -334,6 +334,7 @@ class Leaf(KnobSpace):
                 c[f"{n}.store"] = self.domains[f"{n}.store"][-1]
             elif steps := self._band(s, ext, c):
                 c[f"{n}.producer"], c[f"{n}.store"] = steps, next((v for v in self.domains[f"{n}.store"] if v == "row"), self.domains[f"{n}.store"][-1])
+                c[f"{n}.block"] = 0  # the sums leave their registers once per tap
             elif "tile" in self.domains[f"{n}.producer"]:
                 c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"
             if dense and c[f"{n}.vec"] not in roles.spatial and "inline" not in self.domains[f"{n}.padding"] and self._readable(s):
