@@ -142,6 +142,10 @@ def _reduce(sch, b, finish, store, by_name, choice, done, tiled, widest):
     elif vec_outer is not None and tile_outer is not None and not (interleaved and store.loops[-2][0] == b.vec) and "channel" in {role for _, role in b.reduce} and outer.index(tile_outer) < outer.index(vec_outer):
         outer.remove(vec_outer)  # the vectors' operand stays in cache while the tiles pass
         outer.insert(outer.index(tile_outer), vec_outer)
+    if isinstance(k("order"), int):  # tiles in so many bands, each of which meets all vectors, while their operand stays in cache
+        share, tile_inside = sch.split(tile_outer, [k("order"), None])
+        outer[outer.index(tile_outer)] = tile_outer = tile_inside
+        outer.insert(outer.index(vec_outer), share)
     channel_outer, channel, window, table = [], [], [], []
     for loop, (axis, role) in zip(reduction, b.reduce):
         if role in ("window", "table"):

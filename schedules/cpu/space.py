@@ -28,6 +28,9 @@ _WEIGHTS = 2  # second-level caches full of weights that every thread may read
 _BANDS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # steps of the output that columns may be produced for together
 _STREAMED = 4  # multiply-adds that take as long as reading a number from beyond the second-level cache
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
+_SHARES = (2, 4, 8, 16, 32)  # into which the tiles along one axis can be cut
+_IDLE = 1.05  # threads' time over their work from which on sharing it out better is worth more than what it costs
+_FEW = 4  # steps of other axes, which threads cannot well share
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
 
@@ -78,8 +81,10 @@ class Leaf(KnobSpace):
         d[f"{name}.lanes"] = lanes
         d[f"{name}.tile1"] = sorted({t for a, _ in tiles for t in self._tiles(s, ext, a)})
         d[f"{name}.tile2"] = sorted({t for _, a in tiles for t in self._tiles(s, ext, a) if t <= 8})
-        d[f"{name}.vectors"] = [v for v in (1, 2, 4) if v == 1 or v * self.lanes // 2 <= max(ext[a] for a in vecs)]
-        d[f"{name}.order"] = ["vector", "position"]
+        five = dense and any(v not in roles.spatial and -(-ext[v] // self.lanes) == 5 for v in vecs)  # in twos and fours a vector in six would be empty
+        d[f"{name}.vectors"] = [v for v in (1, 2, 4) if v == 1 or v * self.lanes // 2 <= max(ext[a] for a in vecs)] + [5] * five
+        alone = [ext[a] for v, (a, _) in zip(vecs, tiles) if a is not None and math.prod(ext[x] for x in out if x not in (v, a)) < _FEW] if dense and stores_output else []
+        d[f"{name}.order"] = ["vector", "position", *(b for b in _SHARES if 4 * b <= max(alone, default=0))]
         d[f"{name}.block"] = [b for b in (0, 8, 16, 32, 64) if b == 0 or (b < channel and channel % b == 0)] if dense else [0]
         d[f"{name}.inner"] = ["channel", "window"] if dense and window else ["channel"]
         d[f"{name}.unroll"] = list(range(min(len(window), 2) + 1))
@@ -254,6 +259,11 @@ class Leaf(KnobSpace):
                 return "with this tile no term could be left out"
         if k("store") == "row" and k("order") == "position":
             return "a row is complete only when the vector blocks are outside"
+        if isinstance(k("order"), int):
+            if axis1 is None or -(-ext[axis1] // k("tile1")) % k("order") or P.row_phase(self.program, s) is not None:
+                return "there are no such bands of tiles"
+            if k("copies") != "root" or k("producer") != "root" or k("store") == "row":
+                return "bands of tiles have neither copies nor whole rows of their own"
         if isinstance(k("copies"), int):
             rows = roles.spatial[-2]
             count = -(-ext[rows] // {axis1: k("tile1"), axis2: k("tile2")}.get(rows, 1))
@@ -379,7 +389,27 @@ class Leaf(KnobSpace):
             if not (dense and roles.window) and self._shares_lines(s, ext, c):
                 whole = c | {f"{n}.order": "position"}
                 c = whole if self._anchor_constraint(n, tiles, whole) is None else c
+            if c[f"{n}.order"] == "vector" and not tiles:
+                c = self._shared_out(s, ext, c)
         return c
+
+    def _shared_out(self, s, ext, c) -> dict:
+        """The tiles in bands where there are too few blocks of vectors to keep all threads at work: few bands, but such that their data stay in the second-level cache."""
+        n, threads = s.name, self.target["threads"]
+        axis = P.tile_axes(self.program, s, c[f"{n}.vec"])[0]
+        rest = [a.name for a in s.axes if a.name not in (axis, c[f"{n}.vec"])]
+        units = -(-ext[c[f"{n}.vec"]] // (c[f"{n}.lanes"] * c[f"{n}.vectors"])) * math.prod(ext[a] for a in rest)
+        idle = lambda bands: -(-units * bands // threads) * threads / (units * bands)
+        trials = [t for t in (c | {f"{n}.order": b} for b in self.domains[f"{n}.order"] if isinstance(b, int)) if self._anchor_constraint(n, {}, t) is None]
+        if idle(1) <= _IDLE or not trials:
+            return c
+        data = 4 * ext[axis] * math.prod(ext[a.name] for a in s.reduce)
+
+        def cost(trial):
+            bands = trial[f"{n}.order"]
+            few = _FEW * bands / -(-ext[axis] // c[f"{n}.tile1"])  # in few tiles, a block's operand comes into the first cache for little work
+            return idle(bands) * (1 + 0.1 * few) + 0.05 * (data / bands > self.target["l2"] / 2)
+        return min(trials, key=cost)
 
     def _shares_lines(self, s, ext, c) -> bool:
         """Whether threads that share out the vector blocks write into the same lines of memory, which costs more than what they compute, and there are positions enough to share out."""
@@ -614,8 +644,8 @@ class Leaf(KnobSpace):
         return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
                 math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") != "root",
                 math.log1p(k("copies") if isinstance(k("copies"), int) else 0), k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"),
-                self.program.layout == "channels_last", self._left_out(s, c), bool(c.get(f"{s.name}.dot")), math.log1p(P.band(s, c))]
+                self.program.layout == "channels_last", self._left_out(s, c), bool(c.get(f"{s.name}.dot")), math.log1p(P.band(s, c)), math.log(k("order")) if isinstance(k("order"), int) else 0.0]
 
 
 _FEATURES = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
-             "window_inner", "inline", "blocked", "local_copies", "bands", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot", "columns"]
+             "window_inner", "inline", "blocked", "local_copies", "bands", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot", "columns", "tile_bands"]

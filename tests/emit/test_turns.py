@@ -85,6 +85,35 @@ def test_kernels_with_dense_bands_are_right(kernels):
     assert not wrong, "\n".join(wrong)
 
 
+TILES = {  # id → knobs beside those of the default
+    "conv2d:n1,c16,o48,h8,w9,k1x1:f32.f32.f32:nhwc:bias": dict(order=8, tile1=3, vectors=2),
+    "conv2d:n1,c16,o40,h8,w8,k1x1:f32.f32.f32:nchw:act=relu": dict(order=8, tile1=2, vectors=5, store="pass"),
+    "conv2d:n2,c32,o8,h6,w8,k1x1:f32.f32.f32:nhwc": dict(order=2, tile1=6, vectors=1, pack="blocked"),
+    "conv1d:n1,c8,o24,l37,k3;padding=1:f32.f32.f32:nlc:bias": dict(order=4, tile1=5, vectors=1),
+    "quantized_conv2d:n1,c16,o32,h8,w8,k1x1:u8.i32.u8:nhwc:bias": dict(order=2, tile1=4, vectors=1)}
+
+
+def test_kernels_with_bands_of_tiles_are_right(kernels):
+    asked = []
+    for id, knobs in TILES.items():
+        w, machine = parse(id), MACHINES["x86:avx2"]
+        leaf = schedules.space(w.description, machine).leaves["direct"]
+        choice = leaf.default() | {"sum.vec": "o", "sum.lanes": 8, "sum.tile2": 1, "sum.store": "tile"} | {f"sum.{k}": v for k, v in knobs.items()}
+        assert leaf.valid(choice) is None, (id, leaf.valid(choice))
+        asked.append((w, job(w, machine, choice)))
+    wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("threads, outputs", [(2, 32), (2, 96), (2, 64), (1, 96), (4, 96)])
+def test_few_blocks_of_outputs_are_shared_out_in_bands_of_tiles(threads, outputs):
+    """One block would keep one thread at work, three blocks two threads for the time of four."""
+    id, machine = f"conv2d:n1,c64,o{outputs},h56,w56,k1x1:f32.f32.f32:nhwc", MACHINES["x86:avx512"] | {"threads": threads}
+    default = schedules.space(parse(id).description, machine).default()
+    bands, blocks = default["sum.order"], -(-outputs // (16 * default["sum.vectors"]))
+    assert isinstance(bands, int) == (blocks % threads > 0) and not (isinstance(bands, int) and bands * blocks % threads)
+
+
 def test_default_bands_of_dense_sums_are_for_few_weights():
     bands = lambda shape: schedules.space(parse(f"conv2d:{shape}:f32.f32.f32:nchw").description, MACHINES["x86:avx512"] | {"threads": 2}).leaves["direct"].default()["sum.copies"]
     assert isinstance(bands("n1,c3,o64,h224,w224,k7x7;stride=4,padding=3"), int) and bands("n1,c512,o512,h28,w28,k3x3;stride=2,padding=1") == "root"
