@@ -29,14 +29,15 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         raise EmitError(f"{described.id}: {reason}")
     program = space.program(choice)
     made = _PLANS[target["family"]](program, choice) if target["family"] in _PLANS else plan.make(program, choice, target["lanes"]["float32"])
-    planned, largest = plan.staged_bytes(made), memory.largest(made)  # before lowering makes the batch symbolic
+    planned = plan.staged(made)  # before lowering makes the batch symbolic
     family = importlib.import_module(f".{_CODE.get(target['family'], 'machine')}", __package__)
     try:
         lowered = lower.lower(made, symbol, family.MATH)
         run = schedules.apply(lowered.run, lowered.blocks, choice, target)
     except (RuntimeError, ValueError) as e:
         raise EmitError(f"{program.id}: TVM refuses the schedule: {_first_line(e)}") from e
-    code = family.code(lowered, run, target, program, planned, directory, symbol)
+    code, peak = family.code(lowered, run, target, program, directory, symbol)
+    peak = planned if peak is None else peak
     most = limits.most_samples(lowered.shapes, code.get("launches", [])) if program.any_batch else None
     if most is not None and most < program.dims["N"]:
         raise EmitError(f"{described.id}: the kernel would take at most {most} samples")
@@ -46,7 +47,7 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         "attributes": program.attributes, "layout": program.layout, "dtypes": {t.name: t.dtype for t in program.tensors}, "output_dtype": program.output.dtype,
         "args": lowered.args, "align": ALIGNMENT, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
         "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "hash": described.hash,
-        "memory": memory.held(program, largest, choice, 1 if target["family"] == "cuda" or program.any_batch else target["threads"], code["workspace"]),
+        "workspace": sum(peak.values()), "memory": memory.held(made, choice, 1 if target["family"] == "cuda" else target["threads"], peak),
     } | code
 
 

@@ -16,8 +16,8 @@ from . import device_math, launches, limits, nvcc
 MATH = device_math
 
 
-def code(lowered, run, target: dict, program, planned: int, directory: str, symbol: str) -> dict:
-    """Write `<directory>/<symbol>.cu` and its cubin, and return the entry's fields about code. A target that asks for "source" alone gets no cubin.
+def code(lowered, run, target: dict, program, directory: str, symbol: str) -> tuple:
+    """Write `<directory>/<symbol>.cu` and its cubin, and return the entry's fields about code, and its temporaries, name → bytes. A target that asks for "source" alone gets no cubin.
 
     `run`: the scheduled module of one call; every root nest of it is a launch, and what lies between them is memory that the caller brings.
     """
@@ -43,10 +43,10 @@ def code(lowered, run, target: dict, program, planned: int, directory: str, symb
     part = lambda name: {"temporaries": temporaries[name], "launches": found.get(name, [])}
     bytes_of = lambda t: BYTES[t["dtype"]] * _elements(t, program)
     return {
-        "symbol": f"{symbol}_run", **part(f"{symbol}_run"), "workspace": sum(map(bytes_of, temporaries[f"{symbol}_run"])),
+        "symbol": f"{symbol}_run", **part(f"{symbol}_run"),
         "prepare": {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args, **part(f"{symbol}_prepare")} if lowered.prepare is not None else None,
         "source": source.name, "object": f"{symbol}.cubin" if compiled else None,
-    }
+    }, {t["name"]: bytes_of(t) for t in temporaries[f"{symbol}_run"]}
 
 
 def _elements(temporary, program) -> int:

@@ -538,11 +538,16 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
     return Operand(load, "staged", label, coords, Layout(extents, placed, split, lanes), batch, dtype=_staged_dtype(program, load, p.dot))
 
 
-def staged_bytes(plan: Plan) -> int:
-    """Temporary memory of one call: intermediate results and staged copies."""
-    total = 0
+def staged(plan: Plan) -> dict:
+    """Temporary → bytes: intermediate results and staged copies, as if each had memory of its own."""
+    sizes = {}
     for p in plan.stages:
         if not p.is_output and p.stage is not plan.output:
-            total += 4 * math.prod(p.layout.shape)
-        total += sum(BYTES[o.dtype] * math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged")
-    return total
+            sizes[p.stage.name] = 4 * math.prod(p.layout.shape)
+        sizes |= {o.name: BYTES[o.dtype] * math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged"}
+    return sizes
+
+
+def staged_bytes(plan: Plan) -> int:
+    """Bytes of all of them."""
+    return sum(staged(plan).values())
