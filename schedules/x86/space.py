@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
+from convgen.lang import access
+
 from ..cpu import space
 from ..knobs import Tree
 from . import dot
+
+_PLANE = 64  # positions of a plane of a few lines of memory
+_MANY = 512  # outputs for which copying it is little work
 
 
 class Leaf(space.Leaf):
     """Knobs of one algorithm on x86."""
 
     instructions = dot
+
+    def _readable(self, s) -> bool:
+        """Tiles read pieces of lines, another for every channel, where planes are a few lines; a copy for many outputs gathers them for little work."""
+        ext = access.extents(s)
+        for l in s.body.loads():
+            spec, used = self.program.tensor(l.data[0]), {a for i in l.args for a in i.axes()}
+            if spec is not None and spec.kind == "input" and self.program.layout == "channels_first":
+                positions, outputs = (math.prod(ext[a.name] for a in s.axes if (a.name in used) == inside) for inside in (True, False))
+                if positions <= _PLANE and outputs >= _MANY:
+                    return False
+        return True
 
 
 class Space(Tree):

@@ -114,6 +114,13 @@ def test_few_blocks_of_outputs_are_shared_out_in_bands_of_tiles(threads, outputs
     assert isinstance(bands, int) == (blocks % threads > 0) and not (isinstance(bands, int) and bands * blocks % threads)
 
 
+@pytest.mark.parametrize("shape, pack", [("n1,c512,o512,h7,w7", "blocked"), ("n1,c960,o160,h7,w7", "plain"), ("n1,c512,o2048,h14,w14", "plain")])
+def test_small_planes_are_copied_for_many_outputs(shape, pack):
+    machine = MACHINES["x86:avx512"]
+    assert schedules.space(parse(f"conv2d:{shape},k1x1:f32.f32.f32:nchw").description, machine).default()["sum.pack"] == pack
+    assert schedules.space(parse(f"conv2d:{shape},k1x1:f32.f32.f32:nhwc").description, machine).default()["sum.pack"] == "plain"
+
+
 def test_default_bands_of_dense_sums_are_for_few_weights():
     bands = lambda shape: schedules.space(parse(f"conv2d:{shape}:f32.f32.f32:nchw").description, MACHINES["x86:avx512"] | {"threads": 2}).leaves["direct"].default()["sum.copies"]
     assert isinstance(bands("n1,c3,o64,h224,w224,k7x7;stride=4,padding=3"), int) and bands("n1,c512,o512,h28,w28,k3x3;stride=2,padding=1") == "root"
