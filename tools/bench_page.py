@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from convgen.bench.contestants import METASCHEDULE_NAME, OURS  # noqa: E402
+from convgen.bench.groups import GROUPS  # noqa: E402
 from convgen.bench.report import NEAR, REMOVED, Result, mean, read, share  # noqa: E402
 from convgen.bench.tables import conditions, ms, percent, times, us  # noqa: E402
 
@@ -75,12 +76,13 @@ def rows(result: Result) -> str:
 
 
 def apart(result: Result) -> str:
-    """The workloads that stand for their group outside the networks."""
-    body = [(group, f"`{workload}`", times(ratio), times(middle), f"{ratio / middle - 1:+.0%}") for group, workload, ratio, middle in result.apart()]
-    near = sum(abs(ratio / middle - 1) <= NEAR for *_, ratio, middle in result.apart())
-    worse = sum(ratio / middle - 1 < -NEAR for *_, ratio, middle in result.apart())
-    return "\n".join([*table(["group", "workload", "ratio", "median ratio of the group", "distance"], body), "",
-                      f"{near} of {len(body)} are within {NEAR:.0%} of their group's median; {worse} are further below it."])
+    """The workloads outside the networks against the others of their groups: medians by group, and every row."""
+    found = result.outside()
+    body = [(o.group, len(o.apart), times(statistics.median(o.apart)), times(statistics.median(o.others)), f"{o.distance:+.0%}", times(mean(o.apart)), times(mean(o.others))) for o in found]
+    near, worse = sum(abs(o.distance) <= NEAR for o in found), sum(o.distance < -NEAR for o in found)
+    rows = [(group, f"`{workload}`", times(ratio), f"{ratio / middle - 1:+.0%}") for group, workload, ratio, middle in sorted(result.apart(), key=lambda row: GROUPS.index(row[0]))]
+    return "\n".join([*table(["group", "rows outside", "their median ratio", "median ratio of the group's others", "distance", "geometric mean outside", "of the others"], body), "",
+                      f"{near} of {len(body)} groups are within {NEAR:.0%}; {worse} are further below.", "", *table(["group", "workload", "ratio", "from the median of the others"], rows)])
 
 
 def fused(result: Result) -> str:

@@ -13,7 +13,7 @@ from .groups import GROUPS, OTHER
 from .roofline import Roofline
 
 APART = "apart"  # how layers are called that stand for a group outside the networks' suites
-REMOVED, NEAR = 0.7, 0.15  # what fused blocks are to remove; how near a workload apart is to be to its group's median
+REMOVED, NEAR = 0.7, 0.15  # what fused blocks are to remove; how near workloads apart are to be to their group's median
 P = (0.5, 1.0, 1.5, 2.0, 3.0)
 FAILED_RATIO = 0.5  # what a workload counts that convgen could not compute, or that was left out: leaving it out of the mean would flatter
 
@@ -129,6 +129,24 @@ class Group:
                 "left_out": self.left_out, "without_peer": self.rows - len(self.ratios)}
 
 
+@dataclass(frozen=True)
+class Outside:
+    """How workloads of a group that stand outside the networks compare with the group's others: ratios to the best peer of both."""
+
+    group: str
+    apart: tuple
+    others: tuple
+
+    @property
+    def distance(self) -> float:
+        """Of the medians: 0.1 where the workloads outside do 10 % better."""
+        return statistics.median(self.apart) / statistics.median(self.others) - 1
+
+    def to_json(self) -> dict:
+        return {"group": self.group, "rows": len(self.apart), "median": statistics.median(self.apart), "geometric_mean": mean(self.apart),
+                "median_of_others": statistics.median(self.others), "geometric_mean_of_others": mean(self.others), "distance": self.distance}
+
+
 @dataclass
 class Result:
     """All rows of a bench. `str()` is the table, `races` the rows by workload. plan: what was to be raced (Entry.plan of each); what has no rows is left out."""
@@ -216,6 +234,14 @@ class Result:
                 found.append((race.group, race.workload, race.ratio, statistics.median(others)))
         return found
 
+    def outside(self) -> list[Outside]:
+        """Each group that has workloads outside the networks and others."""
+        found = []
+        for name in GROUPS:
+            both = [tuple(r.ratio for r in self.races if r.group == name and r.apart == apart and r.ratio is not None) for apart in (True, False)]
+            found += [Outside(name, *both)] if all(both) else []
+        return found
+
     def greedy(self) -> list[tuple[str, list[str]]]:
         """(workload, what exceeds its bar) where a call or its prepared parameters take more memory than they may."""
         return [(race.workload, found) for race in self.races if race.memory and (found := memory.excess(race.memory))]
@@ -227,6 +253,7 @@ class Result:
                 "fast_p": {str(p): part for p, part in self.fast_p().items()}, "groups": {g.name: g.to_json() for g in self.groups()}, "networks": self.networks(),
                 "fused": [{"workload": w, "removed": part} for w, part in self.fused()],
                 "apart": [{"group": g, "workload": w, "ratio": ratio, "median": middle} for g, w, ratio, middle in self.apart()],
+                "outside": [o.to_json() for o in self.outside()],
                 "memory": [{"workload": w, "excess": found} for w, found in self.greedy()], "failed": sum(not r["ok"] for r in self.rows if r["ours"]),
                 "left_out": len(self.left_out), "busy": sum(bool(race.rows[0].get("busy")) for race in self.races), "interrupted": self.interrupted}
 

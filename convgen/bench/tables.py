@@ -78,9 +78,10 @@ def _closing(result: Result) -> list[str]:
         shares, (least, worst) = [part for _, part in fused], (fused[0][1], fused[0][0])
         lines.append(f"fused blocks remove of the best peer's time outside their matrix products: {percent(statistics.median(shares))} in the median of {len(shares)}, at least "
                      f"{percent(least)} ({worst}); {REMOVED:.0%} or more: {percent(share([part >= REMOVED for part in shares]))} of them")
-    for group, workload, ratio, middle in result.apart():
-        lines.append(f"outside the networks: {workload}: {times(ratio)}, {ratio / middle - 1:+.0%} from the median of {group} ({times(middle)})"
-                     + ("" if abs(ratio / middle - 1) <= NEAR else f": beyond {NEAR:.0%}"))
+    for o in result.outside():
+        rows = ", ".join(f"{workload} {times(ratio)}" for group, workload, ratio, _ in result.apart() if group == o.group)
+        lines.append(f"outside the networks: {o.group}: median {times(statistics.median(o.apart))}, {o.distance:+.0%} from that of the others ({times(statistics.median(o.others))})"
+                     + ("" if abs(o.distance) <= NEAR else f", beyond {NEAR:.0%}") + f": {rows}")
     if any(race.memory for race in result.races):
         lines.append(f"memory: a call may hold {memory.CALL:g} times its inputs and output, prepared parameters be {memory.PREPARED:g} times as large; exceeded by "
                      + ("; ".join(f"{w} ({', '.join(found)})" for w, found in result.greedy()) or "none"))

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import Counter
 from xml.etree import ElementTree
 
 import pytest
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from convgen import bench
 from convgen.bench import efficiency, suites
-from convgen.bench.groups import GROUPS
+from convgen.bench.groups import GROUPS, group
 from convgen.bench.data import append, keep_whole
-from convgen.bench.report import Result
+from convgen.bench.report import APART, Result
 from convgen.bench.roofline import Roofline, measure
 from convgen.cli import main
 from convgen.cli.arguments import layers as layers_of
@@ -157,9 +158,12 @@ def test_workloads_outside_the_networks(result):
             for who, us in (("convgen", 10.0 / scale), ("ncnn", 10.0))]
     apart = Result(rows)
     assert [(g, w, pytest.approx(ratio), pytest.approx(middle)) for g, w, ratio, middle in apart.apart()] == [("int8", "d", 2.2 ** 1, 2.0), ("int8", "e", 1.6, 2.0)]
-    text = str(apart)
-    assert "outside the networks: d: 2.20, +10% from the median of int8 (2.00)\n" in text and "e: 1.60, -20% from the median of int8 (2.00): beyond 15%" in text
-    assert apart.summary()["apart"][1]["workload"] == "e" and "outside" not in str(result)
+    (found,) = apart.outside()
+    assert (found.group, found.distance, found.to_json()["rows"], found.to_json()["median_of_others"]) == ("int8", pytest.approx(-0.05), 2, pytest.approx(2.0))
+    assert "outside the networks: int8: median 1.90, -5% from that of the others (2.00): d 2.20, e 1.60" in str(apart)
+    far = Result([r for r in rows if r["workload"] != "d"])
+    assert "outside the networks: int8: median 1.60, -20% from that of the others (2.00), beyond 15%: e 1.60" in str(far)
+    assert apart.summary()["apart"][1]["workload"] == "e" and apart.summary()["outside"][0]["group"] == "int8" and "outside" not in str(result)
 
 
 def test_picture(result, tmp_path):
@@ -205,7 +209,16 @@ def test_command_line(result, tmp_path, capsys):
 
 
 LAYERS = {"resnet50": 53, "mobilenetv2": 52, "convnext_t": 58, "replknet31b": 130, "unireplknet_t": 86, "inceptionnext_t": 58, "van_b1": 84, "im2win12": 12, "spine": 9, "dynamic": 43,
-          "batch8": 11, "blocks": 90, "variants": 12, "groups": 58, "long": 6, "lowprecision": 116}
+          "batch8": 11, "blocks": 90, "variants": 12, "groups": 58, "long": 6, "lowprecision": 116, "outside": 48}
+
+
+def test_workloads_outside_stand_in_no_network():
+    """Four of each group, named so, at least three of them with their source; elsewhere they stand at most among the samples of groups."""
+    here = read(suites.path("outside"))
+    inside = {case.workload.id for name in LAYERS if name not in ("outside", "groups") for case in read(suites.path(name))}
+    assert not inside & {case.workload.id for case in here} and all(case.name.startswith(APART) for case in here)
+    counts = Counter(group(case.workload) for case in here)
+    assert len(counts) == 12 and set(counts.values()) == {4} and sum("(arXiv:" in case.name for case in here) == 36
 
 
 def test_all_suites():

@@ -38,7 +38,7 @@ def test_every_kind(tool, tmp_path):
     assert "| fused blocks | 3 | 0.79 | 0.50 | 67% | 0.79 |" in text and "1x 33%" in text and "Failed, counted as 0.5: 1." in text  # groups: 2, 0.5 and a failure
     assert "a machine, 2 threads, warm caches, 2030-01-01." in text
     assert "| `c` | failed | torch x | 9.00 | 0.50 |" in text  # below, rows
-    assert "| fused blocks | `b` | 0.50 | 1.25 | -60% |" in text and "0 of 1 are within 15%" in text  # apart
+    assert "| fused blocks | 1 | 0.50 | 1.25 | -60% | 0.50 | 1.00 |" in text and "| fused blocks | `b` | 0.50 | -60% |" in text and "0 of 1 groups are within 15%" in text  # apart
     assert "| `a` | 20.0 | 40.0 | 15.0 | 80% |" in text  # fused: 20 of the 25 us outside the products
     assert "| net | 4 | 0.04 | 0.02 |" in text  # networks
     assert "| fused blocks | `a` | 20.0 | 33 | 64 | 50.0 | 2.50 | 2.00 |" in text  # tuners
