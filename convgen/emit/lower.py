@@ -185,7 +185,9 @@ class _Lowering:
             if operand is not None and operand.kind in ("staged", "packed"):
                 return _element(self.tensors[operand.name], operand.layout.index([self._coord(c, index) for c in operand.coords]))
             name, padding = load.data
-            clamp = {d for d, a in enumerate(load.args) if beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d]))}
+            made = self.plan.stage(name)
+            there = {d for d, a in enumerate(load.args) if made is not None and made.stage.combiner is None and a.op == "axis" and made.extents[made.stage.axes[d].name] >= p.extents[a.data] > true[a.data]}
+            clamp = {d for d, a in enumerate(load.args) if d not in there and beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d]))}
             stored = self.tensors.get(name)
             if (source := self.plan.stage(name)) is not None:  # what tiles of the output lengthen is there
                 clamp -= {d for d, a in enumerate(source.stage.axes) if a.name in source.longer}

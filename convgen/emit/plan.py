@@ -163,10 +163,17 @@ def make(program, choice: dict, lanes: int) -> Plan:
             for axis, tile in zip(tile_axes(program, stage, vec), sizes):
                 if axis is not None:
                     ext[axis] = -(-ext[axis] // tile) * tile
+            if steps := band(stage, choice):
+                rows = columns(program, stage, vec)[0]
+                ext[rows] = -(-ext[rows] // steps) * steps
             blocks = -(-ext[vec] // width)
             tv = choice.get(f"{stage.name}.vectors", 1)
             vec_extent = -(-blocks // tv) * tv * width if tv > 1 else ext[vec]
         else:
+            for p in (p for p in plans.values() if band(p.stage, choice)):  # the last band is as long as all others
+                for load in (l for l in p.stage.body.loads() if l.data[0] == stage.name):
+                    rows = columns(program, p.stage, p.vec)[0]
+                    ext |= {a.name: p.extents[rows] for a, index in zip(stage.axes, load.args) if index.op == "axis" and index.data == rows}
             vec_extent = ext[vec]
         names = [a.name for a in stage.axes]
         layout = Layout([vec_extent if n == vec else ext[n] for n in names], None, names.index(vec), width)

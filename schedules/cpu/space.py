@@ -34,6 +34,11 @@ _FEW = 4  # steps of other axes, which threads cannot well share
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
 
+def _fits(band, steps) -> bool:
+    """Whether bands waste little of the last one."""
+    return band <= steps and -(-steps // band) * band <= 1.1 * steps
+
+
 class Leaf(KnobSpace):
     """Knobs of every anchor of one algorithm's program, prefixed by the stage's name. A family's own leaf names its dot product instructions."""
 
@@ -96,7 +101,7 @@ class Leaf(KnobSpace):
         maps = all(self.program.stage(n).combiner is None and not any(o.data[0] in producers for o in self.program.stage(n).body.loads()) for n in producers)
         movable = producers and maps and sum(1 for x in self.program.run_stages for l in x.body.loads() if l.data[0] in producers) == len(producers)
         bands = [c for v in vecs if (c := P.columns(self.program, s, v)) is not None] if dense else []
-        d[f"{name}.producer"] = ["root", *(["tile"] if movable and len(out) > 2 else []), *(t for t in _BANDS if any(ext[rows] % t == 0 for rows, _ in bands))]
+        d[f"{name}.producer"] = ["root", *(["tile"] if movable and len(out) > 2 else []), *(t for t in _BANDS if any(_fits(t, ext[rows]) for rows, _ in bands))]
         product = dot.find(self.program, s)
         if product is not None and self.instructions.lanes(product.dtypes, self.target):
             d[f"{name}.dot"] = [True, False]
@@ -245,7 +250,7 @@ class Leaf(KnobSpace):
             return "a producer inside the tile would run again for every vector block"
         if isinstance(k("producer"), int):
             found = P.columns(self.program, s, k("vec"))
-            if found is None or ext[found[0]] % k("producer") or k("producer") % k("tile2"):
+            if found is None or not _fits(k("producer"), ext[found[0]]) or k("producer") % k("tile2"):
                 return "there are no such bands to produce columns for"
             if k("order") != "vector" or c.get(f"{s.name}.dot") or k("copies") != "root" or k("store") == "tile" and "row" in self.domains[f"{s.name}.store"]:
                 return "the sums of a band are stored together"
@@ -530,11 +535,11 @@ class Leaf(KnobSpace):
         bands = math.prod(ext[a.name] for a in s.axes if a.name not in (c[f"{n}.vec"], beside, rows))
 
         def cost(t):
-            positions, trips = t * ext.get(beside, 1), bands * ext[rows] // t
-            idle = (-(-trips // threads) + 0.25) * threads / trips
+            positions, trips = t * ext.get(beside, 1), bands * -(-ext[rows] // t)
+            idle = (-(-trips // threads) + 0.25) * threads * t / (bands * ext[rows])
             bytes_ = 4 * positions * (ext[c[f"{n}.vec"]] + sum(math.prod(ext[a] for a in axes - {rows, beside}) for own, axes in used if own))
             return idle * (1 + _STREAMED / positions) * (1 + max(0.0, math.log2(2 * bytes_ / self.target["l2"])))
-        return min((t for t in steps if ext[rows] % t == 0), key=cost, default=0)
+        return min((t for t in steps if _fits(t, ext[rows])), key=cost, default=0)
 
     def _banded(self, s, ext, roles, tiles, c):
         """Copies in bands of rows where that is possible: few enough that little is copied twice, enough for every thread and for the second-level cache."""

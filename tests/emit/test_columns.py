@@ -12,7 +12,7 @@ from tests.emit.kernels import complaints, job, target
 MACHINE = target("x86:avx2")
 MACHINES = [m for m in (MACHINE, target("x86:avx512")) if not missing(m["features"])]
 IDS = ["deform_conv2d:n1,c16,o24,h9,w7,k3x3;padding=1:f32.f32.f32:nchw:act=relu,bias,mask", "deform_conv2d:n2,c12,o16,h7,w5,dg3,k3x2;stride=2x1,padding=1x2,dilation=1x2:f32.f32.f32:nchw:mask",
-       "deform_conv2d:n1,c16,o32,h4,w6,dg2,k3x3;padding=1,groups=2:f32.f32.f32:nhwc:residual", "deform_conv2d:n3,c5,o16,h6,w5,k1x1:f32.f32.f32:nhwc", "deform_conv2d:n2+,c8,o16,h4,w5,k3x3;padding=1:f32.f32.f32:nchw:bias"]
+       "deform_conv2d:n1,c16,o32,h4,w6,dg2,k3x3;padding=1,groups=2:f32.f32.f32:nhwc:residual", "deform_conv2d:n3,c5,o16,h19,w5,k1x1:f32.f32.f32:nhwc", "deform_conv2d:n2+,c8,o16,h4,w5,k3x3;padding=1:f32.f32.f32:nchw:bias"]
 
 
 def leaf(id, machine=MACHINE):
@@ -52,7 +52,15 @@ def test_one_band_is_sampled_tap_by_tap(kernels):
     (answer,) = kernels.ask([{"cmd": "scheduled", "description": w.description, "target": MACHINE, "choice": choice}])
     text = answer["text"]
     assert "T.parallel(3)" in text  # three bands of three rows
+    assert "T.grid(1, 3, 7, 1, 1, 2)" in text  # rows, columns and vectors of channels sampled for one tap
     assert 0 < text.index("for kh, kw in T.grid(3, 3):") < text.index('T.sblock("sampled")') < text.index('T.sblock("sum_update")') < text.index('T.sblock("out")')
+
+
+def test_the_last_band_may_reach_beyond_the_plane():
+    space = leaf(IDS[3])
+    assert [v for v in space.domains["sum.producer"] if isinstance(v, int)] == [1, 2, 4, 5, 10]  # of 19 rows: 20 are little more
+    plan = P.make(space.program, banded(space, 1)[0] | {"sum.tile2": 1, "sum.producer": 5}, space.lanes)
+    assert [plan.stage(n).extents["p"] for n in ("sampled", "sum")] == [20, 20]
 
 
 def test_kernels_with_bands_are_right(kernels):
