@@ -22,7 +22,7 @@ from .convolution import axis, match, table
 
 TILES = {2: (4, 2, 6), 3: (4, 2, 6), 4: (4, 2), 5: (4, 2)}  # taps of a window that is one block → outputs per tile
 BLOCKS = (4, 5)  # taps per block, and outputs per tile, of longer windows: the usual size, and one offered where it takes less work
-_POINTS = (5, 6, 7.5)  # at most so many in tiles of other shapes, to the power of the number of windows
+_POINTS = {2: (5, 6, 8), 3: (5, 6, 7.5)}  # taps → at most so many in tiles of other shapes, to the power of the number of windows
 _MEMORY = (4, 16)  # products that take as long as reading one number of a transformed kernel: from a cache, from main memory
 _LONG = 9  # taps from which blocks pay for the transforms
 _CHANNELS = 16  # fewer do not pay for the transforms of one block
@@ -56,10 +56,11 @@ def tiles(outputs: tuple, taps: int) -> list:
     """Outputs per tile along each window: the usual squares, then tiles of other shapes that fit so many `outputs` better (14 in two steps of 7, not four of 4).
 
     The best of each size (_POINTS) is offered if it saves an eighth of the products of every square of that size, unless another tile's products and
-    transformed kernels together take less time, whatever memory these come from. With those sizes none is less accurate than F(6,3) in all directions.
+    transformed kernels together take less time, whatever memory these come from. With those sizes none of 3 taps is less accurate than F(6,3) in all directions;
+    the error of F(7,2) is a fifth larger.
     """
     usual = [(m,) * len(outputs) for m in TILES.get(taps, ())]
-    if taps != 3:
+    if taps not in _POINTS:
         return usual
     points = lambda tile: prod(m + taps - 1 for m in tile)
     products = lambda tile: points(tile) * prod(-(-n // m) for n, m in zip(outputs, tile))
@@ -68,7 +69,7 @@ def tiles(outputs: tuple, taps: int) -> list:
         pairs = [sorted((products(tile), slow * points(tile))) for slow in _MEMORY]
         return [3 * longer + shorter for shorter, longer in pairs]  # a third of the shorter one is not hidden behind the other
     found = []
-    for most in (p ** len(outputs) for p in _POINTS):
+    for most in (p ** len(outputs) for p in _POINTS[taps]):
         fit = [t for t in itertools.product(range(2, 8), repeat=len(outputs)) if t not in usual and points(t) <= most]
         best = min(fit, key=lambda t: (products(t), points(t), [-m for m in t]))
         if best not in found and all(8 * products(best) <= 7 * products(u) for u in usual if points(u) <= most):

@@ -13,7 +13,7 @@ from convgen.ops import table
 from tests.algorithms.sums import assert_equal_sums
 
 
-@pytest.mark.parametrize("m, r", [*((m, 2) for m in (2, 4, 6)), *((m, 3) for m in range(2, 8)), (2, 4), (4, 4), (2, 5), (4, 5)])
+@pytest.mark.parametrize("m, r", [*((m, 2) for m in range(2, 8)), *((m, 3) for m in range(2, 8)), (2, 4), (4, 4), (2, 5), (4, 5)])
 def test_transforms_compute_a_correlation_exactly(m, r):
     a, g, b = cook_toom.transforms(m, r)
     rng = np.random.default_rng(0)
@@ -47,6 +47,12 @@ def test_rewritten_sums_equal_the_direct_one(name, case):
 def test_tiles_of_other_shapes_where_they_fit_better(outputs, others):
     """Worked out by hand: on 14x14, for example, squares of 4 multiply 36 points 4x4 times, 7x2 as many 2x7 times and 7x4 54 points 2x4 times."""
     assert winograd.tiles(outputs, 3) == [(m,) * len(outputs) for m in (4, 2, 6)] + others
+
+
+@pytest.mark.parametrize("outputs, others", [((56, 56), [(7, 7)]), ((9, 9), [(3, 3)]), ((40, 40), [])])
+def test_tiles_of_other_shapes_for_two_taps(outputs, others):
+    """Worked out by hand: on 56x56 squares of 4 multiply 25 points 14x14 times, squares of 7 multiply 64 points 8x8 times."""
+    assert winograd.tiles(outputs, 2) == [(m, m) for m in (4, 2, 6)] + others
 
 
 @pytest.mark.parametrize("height", range(4, 60))
