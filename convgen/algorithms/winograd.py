@@ -26,6 +26,7 @@ _POINTS = {2: (5, 6, 8), 3: (5, 6, 7.5)}  # taps → at most so many in tiles of
 _MEMORY = (4, 16)  # products that take as long as reading one number of a transformed kernel: from a cache, from main memory
 _LONG = 9  # taps from which blocks pay for the transforms
 _CHANNELS = 16  # fewer do not pay for the transforms of one block
+_PHASES = 32  # nor fewer for those of phases, whose data may be transformed for each of them
 
 
 def rewrites(program) -> dict:
@@ -45,11 +46,15 @@ def rewrites(program) -> dict:
         usual, *others = [(f"{_name(m)}_blocks", _rewrite(program, stage, data, kernel, windows, m, m)) for m in sizes]
         return dict([usual, *(other for other in others if other[1].flops < usual[1].flops)])
     channels = prod(extents[c] for c in access.roles(stage).channel)
-    if len(taps) != 1 or channels < _CHANNELS:
+    together = all(w.plain for w in windows)  # else phases
+    if len(taps) != 1 or channels < (_CHANNELS if together else _PHASES):
         return {}
     taps = next(iter(taps))
     outputs = tuple(extents[w.position] for w in windows)
-    return {_name(m): _rewrite(program, stage, data, kernel, windows, m, (taps,) * len(m)) for m in tiles(outputs, taps)}
+    sizes = tiles(outputs, taps)
+    if not together:  # phases take turns along the output's rows: what a tile has beyond them keeps the others from being stored together
+        sizes = [m for m in sizes if outputs[-1] % m[-1] == 0] or sizes
+    return {_name(m): _rewrite(program, stage, data, kernel, windows, m, (taps,) * len(m)) for m in sizes}
 
 
 def tiles(outputs: tuple, taps: int) -> list:
