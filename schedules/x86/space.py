@@ -22,6 +22,8 @@ class Leaf(space.Leaf):
     def _readable(self, s) -> bool:
         """Tiles read pieces of lines, another for every channel, where planes are a few lines; a copy for many outputs gathers them for little work."""
         ext = access.extents(s)
+        if access.roles(s).window:
+            return True
         for l in s.body.loads():
             spec, used = self.program.tensor(l.data[0]), {a for i in l.args for a in i.axes()}
             if spec is not None and spec.kind == "input" and self.program.layout == "channels_first":

@@ -118,6 +118,7 @@ def test_few_blocks_of_outputs_are_shared_out_in_bands_of_tiles(threads, outputs
 def test_small_planes_are_copied_for_many_outputs(shape, pack):
     machine = MACHINES["x86:avx512"]
     assert schedules.space(parse(f"conv2d:{shape},k1x1:f32.f32.f32:nchw").description, machine).default()["sum.pack"] == pack
+    assert schedules.space(parse("conv2d:n1,c384,o768,h14,w14,k2x2;stride=2:f32.f32.f32:nchw").description, machine).default()["sum.pack"] == "plain"
     assert schedules.space(parse(f"conv2d:{shape},k1x1:f32.f32.f32:nhwc").description, machine).default()["sum.pack"] == "plain"
 
 
