@@ -31,7 +31,7 @@ class Block:
     lanes: int
     reduce: list = field(default_factory=list)  # (axis, "window" | "channel" | "table")
     reads: list = field(default_factory=list)  # names of copy blocks made for this one
-    producers: list = field(default_factory=list)  # names of earlier stages whose results it reads
+    producers: list = field(default_factory=list)  # names of earlier stages whose results it reads without a border
     vec: str = ""
     tiles: tuple = (None, None)  # axes of the register tile, innermost first
     sizes: tuple = (1, 1)  # its steps along them
@@ -299,7 +299,7 @@ class _Lowering:
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
-                                 [o.source for o in p.operands.values() if o.kind == "stage"], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
+                                 [o.source for o in p.operands.values() if o.kind == "stage" and not P.bordered(o.load)], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
                                  dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, steady=access.steady(stage),
                                  columns=P.columns(self.program, stage, p.vec)))

@@ -439,6 +439,8 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
     spec = program.tensor(load.data[0])
     moving = [d for d, k in enumerate(kinds) if k in _MOVING]
     innermost = spec.permutation(program.layout)[-1] if spec else source.layout.order[-1]
+    if choice.get(f"{p.stage.name}.padding") == "inline" and source is not None and source.lanes == p.lanes and not cuts.tiles_of(choice):
+        innermost = source.layout.split  # a border around an earlier result's vectors needs no copy
     if any(e.op == "load" for a in load.args for e in a.walk()):
         if spec is not None and len(moving) == 1 and moving != [innermost] and kinds[moving[0]] == "plain" and not program.any_batch:
             # gathered positions: one copy with the vector axis innermost serves every position
@@ -462,6 +464,11 @@ def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Oper
             operand.skip = skip
             return operand
     return Operand(load, "raw" if source is None else "stage", skip=skip)
+
+
+def bordered(load) -> bool:
+    """Whether a read reaches into a padding."""
+    return load.data[1] is not None and any(value_of(v) for pair in load.data[1].amounts for v in pair)
 
 
 def skipped(program, stage, load, choice) -> tuple:

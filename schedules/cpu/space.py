@@ -350,8 +350,10 @@ class Leaf(KnobSpace):
             elif steps := self._band(s, ext, c):
                 c[f"{n}.producer"], c[f"{n}.store"] = steps, next((v for v in self.domains[f"{n}.store"] if v == "row"), self.domains[f"{n}.store"][-1])
                 c[f"{n}.block"] = 0  # the sums leave their registers once per tap
-            elif "tile" in self.domains[f"{n}.producer"]:
+            elif "tile" in self.domains[f"{n}.producer"] and not (roles.window and "inline" in self.domains[f"{n}.padding"]):
                 c[f"{n}.producer"], c[f"{n}.order"] = "tile", "position"
+            elif "tile" in self.domains[f"{n}.producer"] and ext[c[f"{n}.vec"]] > c[f"{n}.lanes"]:
+                c[f"{n}.order"] = "position"  # reads what its producer left, border and all: one tile would produce most of what its neighbours do
             if dense and c[f"{n}.vec"] not in roles.spatial and "inline" not in self.domains[f"{n}.padding"] and self._readable(s):
                 c[f"{n}.pack"] = "plain"  # without a border the data can be read where it is
             if c.get(f"{n}.dot"):
@@ -393,10 +395,10 @@ class Leaf(KnobSpace):
             c = self._banded(s, ext, roles, tiles, c)
             if not (dense and roles.window) and self._shares_lines(s, ext, c):
                 whole = c | {f"{n}.order": "position"}
-                c = whole if self._anchor_constraint(n, tiles, whole) is None else c
+                c = whole if self._anchor_constraint(n, tiles, whole) is None and self._left_out(s, whole) == self._left_out(s, c) else c
             if c[f"{n}.order"] == "vector" and not tiles:
                 c = self._shared_out(s, ext, c)
-        return c
+        return c if tiles or self.target["threads"] == 1 else self._handed_on(c)
 
     def _shared_out(self, s, ext, c) -> dict:
         """The tiles in bands where there are too few blocks of vectors to keep all threads at work: few bands, but such that their data stay in the second-level cache."""
@@ -415,6 +417,21 @@ class Leaf(KnobSpace):
             few = _FEW * bands / -(-ext[axis] // c[f"{n}.tile1"])  # in few tiles, a block's operand comes into the first cache for little work
             return idle(bands) * (1 + 0.1 * few) + 0.05 * (data / bands > self.target["l2"] / 2)
         return min(trials, key=cost)
+
+    def _handed_on(self, c) -> dict:
+        """A choice in which threads that share out positions read what they wrote themselves: the stages before do so, too, if their weights pass the first cache for every tile."""
+        for s, ext, roles in reversed(self._info.values()):
+            n, reader = s.name, self._reader(s)
+            weights = 4 * math.prod(ext[a.name] for a in s.reduce) * ext[c[f"{n}.vec"]]
+            if reader is not None and c.get(f"{reader.name}.order") == "position" and c[f"{n}.order"] == "vector" and not roles.window and weights <= self.target["l1"]:
+                own = c | {f"{n}.order": "position"}
+                c = own if self._anchor_constraint(n, {}, own) is None else c
+        return c
+
+    def _reader(self, s):
+        """The one reduction that reads a stage's result, seen through maps, or None."""
+        readers = [x for x in self.program.run_stages if any(l.data[0] == s.name for l in x.body.loads())]
+        return None if len(readers) != 1 else readers[0] if readers[0].combiner else self._reader(readers[0])
 
     def _shares_lines(self, s, ext, c) -> bool:
         """Whether threads that share out the vector blocks write into the same lines of memory, which costs more than what they compute, and there are positions enough to share out."""

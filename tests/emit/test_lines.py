@@ -8,7 +8,7 @@ from convgen.runtime.cpu import missing
 from tests.emit.kernels import target
 
 NARROW = ["quantized_depthwise_conv2d:n1,c32,h16,w14,k3x3;padding=1,relu=true:u8.i32.u8:nhwc:bias", "quantized_depthwise_conv2d:n1,c48,h33,w28,k3x3;stride=2,padding=1:u8.i32.u8:nhwc",
-          "quantized_conv2d:n1,c16,o64,h16,w14,k1x1:u8.i32.u8:nhwc", "depthwise_conv2d:n1,c72,h16,w14,k5x5;padding=2:f32.f32.f32:nhwc"]
+          "quantized_conv2d:n1,c16,o64,h16,w14,k1x1:u8.i32.u8:nhwc", "depthwise_conv2d:n1,c72,h40,w40,k5x5;padding=2:f32.f32.f32:nhwc"]
 
 
 @pytest.mark.parametrize("level", ["x86:avx2", "x86:avx512"])

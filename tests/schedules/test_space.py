@@ -7,6 +7,7 @@ import pytest
 
 from convgen import schedules, shapes
 from convgen.bench import suites
+from convgen.emit import plan
 from convgen.errors import TargetError
 from convgen.lang import parse
 from convgen.ops.table import TABLE
@@ -196,6 +197,17 @@ def test_what_lies_between_stages_costs_traffic_where_no_cache_holds_it():
     assert leaf.spilled(leaf.default() | {"cut.p": 0, "cut.q": 0}) > 100e6 and leaf.spilled(leaf.default()) == 0
     small = schedules.space(parse("conv2d:n1,c64,o64,h28,w28,k3x3;padding=1:f32.f32.f32:nchw").description, TARGETS["x86:avx512"])
     assert all(small.leaves[c["algorithm"]].spilled(c) == 0 for c in small.defaults())
+
+
+def test_threads_read_what_they_wrote_themselves_by_default():
+    """The stages of a block that is not cut into tiles share out positions alike, and nothing is copied to get a border."""
+    w = parse("inverted_residual2d:n1,c16,hidden96,o24,h112,w112,k3x3;stride=2:f32.f32.f32:nhwc")
+    space = schedules.space(w.description, TARGETS["x86:avx512"] | {"threads": 2})
+    default = space.default()
+    assert [default[f"{s.name}.order"] for s in space.leaves["direct"].anchors] == ["position"] * 3
+    assert not [o.name for p in plan.make(space.program(default), default, 16).stages for o in p.operands.values() if o.kind == "staged"]
+    alone = schedules.space(w.description, TARGETS["x86:avx512"] | {"threads": 1}).default()
+    assert alone["sum.order"] == "vector"
 
 
 def test_threads_do_not_share_lines_of_narrow_results_by_default():
