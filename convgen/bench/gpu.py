@@ -31,6 +31,7 @@ CHECK, SUITE, VISIT = "check", "suite", "visit.json"
 DATA, TABLE, PICTURE = "data.jsonl", "README.md", "ratios.svg"
 SEEDS = (1, 2, 3)  # of random small shapes of each operator that are checked in float32; the first in 16 bits, too
 COMPILE_LIMIT = 600.0  # seconds that torch.compile's search may take for a workload
+RACE_LIMIT = 300.0  # and a race without it
 
 
 def prepare(folder, cases, target: str, count: int, logs=None, tell=print) -> None:
@@ -119,7 +120,7 @@ class Visit:
                     rows = [failed(kind, message) for kind, message in [first_failure(manifest, entries, number)]] if winner is None else worker.request(
                         {"cmd": "race", "folder": str((self.folder / SUITE).absolute()), "candidate": winner, "compiled": compiled, "libcuda": self.options.libcuda,
                          "device": self.options.device, "budget": self.options.budget, "rounds": self.options.rounds, "dry": self.options.dry_run},
-                        min(COMPILE_LIMIT if compiled else 300.0, self.left() or COMPILE_LIMIT))
+                        min(COMPILE_LIMIT if compiled else RACE_LIMIT, self.left() or COMPILE_LIMIT))
                 except WorkerError as error:
                     rows = [] if compiled else [failed(error.kind, str(error))]
                     rows += [{**failed(error.kind, str(error)), "contestant": COMPILED, "ours": False}] if compiled else []

@@ -13,6 +13,8 @@ from ..emit.service import COMPILE_TIMEOUT, shared_service
 from ..errors import Error, WorkerError
 from ..workers.scratch import scratch_folder
 
+SHORTEST, LONGEST = 10.0, 60.0  # seconds that a candidate may compile once the compiler has shown how fast it is here
+
 
 @dataclass
 class Built:
@@ -51,7 +53,7 @@ class LocalBuilder:
 
     def _timeout(self) -> float:
         """Minutes at first (the compiler loads); later four times the slowest batch so far, between 10 s and a minute."""
-        return COMPILE_TIMEOUT if not self._slowest else min(60.0, max(10.0, 4 * self._slowest))
+        return COMPILE_TIMEOUT if not self._slowest else min(LONGEST, max(SHORTEST, 4 * self._slowest))
 
     def _link(self, job: dict, entry: dict):
         folder = Path(job["directory"])
