@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write the measured figures of README.md and docs/measured/README.md from the committed data: tools/bench_page.py [PAGE ...].
 
-A block `<!-- bench: KIND FILE.jsonl -->` ... `<!-- bench: end -->` is replaced by what KIND (a function of KINDS below) makes of the data; a test compares blocks and data,
+A block `<!-- bench: KIND FILE.jsonl -->` ... `<!-- bench: end -->` is replaced by what KIND (a function of KINDS or FOLDERS below) makes of the data; a test compares blocks and data,
 so that no such figure is typed by hand. Files are named from the root of the repository.
 """
 
@@ -19,6 +19,8 @@ from convgen.bench.contestants import METASCHEDULE_NAME, OURS  # noqa: E402
 from convgen.bench.groups import GROUPS  # noqa: E402
 from convgen.bench.report import NEAR, REMOVED, Result, mean, read, share  # noqa: E402
 from convgen.bench.tables import conditions, ms, percent, times, us  # noqa: E402
+from convgen.lang.count import CALL  # noqa: E402
+from convgen.tune import logs  # noqa: E402
 
 PAGES = ("README.md", "docs/measured/README.md")
 BLOCK = re.compile(r"(<!-- bench: (\w+) (\S+) -->\n)(.*?)(<!-- bench: end -->)", re.S)
@@ -32,8 +34,10 @@ def filled(text: str, root: Path = ROOT) -> str:
 
 def made(kind: str, path: Path) -> str:
     """What stands in a block."""
-    make = KINDS[kind]
-    return make(read(path)) if path.exists() else "Not measured yet."
+    make = FOLDERS.get(kind) or KINDS[kind]
+    if not path.exists():
+        return "Not measured yet."
+    return make(path if kind in FOLDERS else read(path))
 
 
 def groups(result: Result) -> str:
@@ -127,12 +131,22 @@ def batches(result: Result) -> str:
     return "\n".join([stated(result), "", *table(["workload", f"{OURS}, exactly N, µs", f"{OPEN}, µs", "any batch over exact"], body), "", text])
 
 
+def held(folder: Path) -> str:
+    """Tuned kernels that hold more than a call should, and why, from a folder of records."""
+    shipped = [r for r in logs.best([folder]) if r.get("memory")]
+    much = sorted((r for r in shipped if r["memory"]["ratio"] > CALL), key=lambda r: -r["memory"]["ratio"])
+    body = [(f"`{r['workload']}`", r["threads"], times(r["memory"]["ratio"]), r["memory"]["why"]) for r in much]
+    text = f"{len(shipped) - len(much)} of {len(shipped)} records hold at most {CALL:g} times the bytes of inputs and output, these included. The others:"
+    return "\n".join([text, "", *table(["workload", "threads", "times", "why"], body)])
+
+
 def table(head, body) -> list[str]:
     """Lines of a table."""
     return [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *body)]
 
 
 KINDS = {make.__name__: make for make in (groups, below, rows, apart, fused, networks, tuners, batches)}
+FOLDERS = {held.__name__: held}  # of folders of records
 
 
 def main(names) -> int:

@@ -7,8 +7,8 @@ from .output import common, note, show, table
 
 
 def add(verbs) -> None:
-    parser = verbs.add_parser("logs", help="tuning records: merge, best, check, why")
-    actions = parser.add_subparsers(dest="action", metavar="merge|best|check|why", required=True, parser_class=type(parser))
+    parser = verbs.add_parser("logs", help="tuning records: merge, best, check, why, memory")
+    actions = parser.add_subparsers(dest="action", metavar="merge|best|check|why|memory", required=True, parser_class=type(parser))
     merge = common(actions.add_parser("merge", help="add the records of files or folders to a folder"), _merge)
     merge.add_argument("sources", nargs="+", metavar="FILE|FOLDER")
     merge.add_argument("--into", required=True, metavar="FOLDER")
@@ -21,6 +21,16 @@ def add(verbs) -> None:
     arguments.add(why)
     why.add_argument("--target", default="native")
     why.add_argument("--logs", action="append", help="folder of records; may be repeated")
+    memory = common(actions.add_parser("memory", help="write into records what calls hold in memory and why, counted anew"), _memory)
+    memory.add_argument("logs", nargs="+", metavar="FILE|FOLDER")
+
+
+def _memory(options) -> None:
+    from ..tune import logs
+    changed = logs.restate(options.logs)
+    much = [r for r in changed if r["memory"]["why"]]
+    show(options, [{"workload": r["workload"], "target": r["target"], "memory": r["memory"]} for r in changed],
+         "\n".join([*(f"{r['workload']}{_held(r['memory'])}" for r in much), f"{len(changed)} records changed, of which {len(much)} say why their calls hold much"]))
 
 
 def _merge(options) -> None:

@@ -22,6 +22,32 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
 
     `choice` None means the space's default. Raises EmitError for a choice outside the space, or one that TVM cannot schedule.
     """
+    described, choice, made, planned, family, lowered, run = _scheduled(description, target, choice, symbol)
+    program = made.program
+    code, peak = family.code(lowered, run, target, program, directory, symbol)
+    peak = planned if peak is None else peak
+    most = limits.most_samples(lowered.shapes, code.get("launches", [])) if program.any_batch else None
+    if most is not None and most < program.dims["N"]:
+        raise EmitError(f"{described.id}: the kernel would take at most {most} samples")
+    return {
+        "id": program.id, "operator": program.operator,
+        "dims": {n: {"min": 1, "max": most} if n == "N" and program.any_batch else v for n, v in program.dims.items()},
+        "attributes": program.attributes, "layout": program.layout, "dtypes": {t.name: t.dtype for t in program.tensors}, "output_dtype": program.output.dtype,
+        "args": lowered.args, "align": ALIGNMENT, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
+        "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "hash": described.hash,
+        "workspace": sum(peak.values()), "memory": _held(made, choice, target, peak),
+    } | code
+
+
+def memory_of(description: dict, target: dict, choice: dict) -> dict:
+    """The entry's "memory" of a kernel for a processor, without making its code. Raises EmitError as `build_kernel` does."""
+    _, choice, made, planned, family, lowered, run = _scheduled(description, target, choice, "counted")
+    peak = family.temporaries(lowered, run, target, "counted")
+    return _held(made, choice, target, planned if peak is None else peak)
+
+
+def _scheduled(description, target, choice, symbol):
+    """(workload, choice, plan, its temporaries, the family's module, what was lowered, its scheduled function)."""
     described, space = _space(json.dumps(description), json.dumps(target))
     choice = space.default() if choice is None else choice
     reason = space.valid(choice)
@@ -36,19 +62,11 @@ def build_kernel(description: dict, target: dict, choice: dict | None, directory
         run = schedules.apply(lowered.run, lowered.blocks, choice, target)
     except (RuntimeError, ValueError) as e:
         raise EmitError(f"{program.id}: TVM refuses the schedule: {_first_line(e)}") from e
-    code, peak = family.code(lowered, run, target, program, directory, symbol)
-    peak = planned if peak is None else peak
-    most = limits.most_samples(lowered.shapes, code.get("launches", [])) if program.any_batch else None
-    if most is not None and most < program.dims["N"]:
-        raise EmitError(f"{described.id}: the kernel would take at most {most} samples")
-    return {
-        "id": program.id, "operator": program.operator,
-        "dims": {n: {"min": 1, "max": most} if n == "N" and program.any_batch else v for n, v in program.dims.items()},
-        "attributes": program.attributes, "layout": program.layout, "dtypes": {t.name: t.dtype for t in program.tensors}, "output_dtype": program.output.dtype,
-        "args": lowered.args, "align": ALIGNMENT, "target": target["name"], "features": target["features"], "threads": target["threads"], "choice": choice,
-        "oracle": algorithms.oracle(choice["algorithm"]), "origin": "default", "measured_us": None, "torch_us": None, "hash": described.hash,
-        "workspace": sum(peak.values()), "memory": memory.held(made, choice, 1 if target["family"] == "cuda" else target["threads"], peak),
-    } | code
+    return described, choice, made, planned, family, lowered, run
+
+
+def _held(made, choice, target, peak) -> dict:
+    return memory.held(made, choice, 1 if target["family"] == "cuda" else target["threads"], peak)
 
 
 @lru_cache(maxsize=2)

@@ -21,18 +21,28 @@ MATH = vector_math
 
 def code(lowered, run, target: dict, program, directory: str, symbol: str) -> tuple:
     """Write `<directory>/<symbol>.o` and return the entry's fields about code, and the temporaries of a call at its peak, name → bytes; None where the batch is open."""
+    module, loops = _finished(lowered, run, target, symbol)
+    built = codegen_build(module, tvm.target.Target(target_of(target) | loops.cautious()))
+    path = os.path.join(directory, f"{symbol}.o")
+    built.write_to_file(path, "o")
+    prepare = {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None
+    return {"symbol": f"{symbol}_run", "prepare": prepare, "object": path}, at_peak(module[f"{symbol}_run"], target["threads"])
+
+
+def temporaries(lowered, run, target: dict, symbol: str) -> dict | None:
+    """Those of a call at its peak, as `code` returns them, without machine code."""
+    return at_peak(_finished(lowered, run, target, symbol)[0][f"{symbol}_run"], target["threads"])
+
+
+def _finished(lowered, run, target, symbol):
+    """(the module of a kernel's functions when all of TVM's passes are through, what was seen on the way)."""
     functions = {f"{symbol}_run": restored(run)["main"]}
     if lowered.prepare is not None:
         functions[f"{symbol}_prepare"] = restored(lowered.prepare)["main"]
     module, loops = compacted({n: f.with_attr("global_symbol", n) for n, f in functions.items()}), _Loops()
     with tvm.transform.PassContext(instruments=[loops], disabled_pass=SKIPPED):
         module, finish = _lowered(module, target_of(target))
-    module = finish(module)
-    built = codegen_build(module, tvm.target.Target(target_of(target) | loops.cautious()))
-    path = os.path.join(directory, f"{symbol}.o")
-    built.write_to_file(path, "o")
-    prepare = {"symbol": f"{symbol}_prepare", "args": lowered.prepare_args} if lowered.prepare is not None else None
-    return {"symbol": f"{symbol}_run", "prepare": prepare, "object": path}, at_peak(module[f"{symbol}_run"], target["threads"])
+    return finish(module), loops
 
 
 def _lowered(module, target: dict):

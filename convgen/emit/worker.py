@@ -29,8 +29,16 @@ def build(**job) -> dict:
     return build_kernel(**job)
 
 
+def memory_of(**job) -> dict:
+    """`convgen.emit.build.memory_of` in this process."""
+    load()
+    from .build import memory_of
+
+    return memory_of(**job)
+
+
 # Name → function or "module:function" (imported at first use). A job takes keyword arguments and returns something JSON can hold.
-COMMANDS = {"build": build, "load": load}
+COMMANDS = {"build": build, "load": load, "memory": memory_of}
 
 
 def main() -> None:

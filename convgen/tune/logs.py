@@ -1,14 +1,16 @@
-"""What `convgen logs merge | best | check | why` do with record files."""
+"""What `convgen logs merge | best | check | why | memory` do with record files."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Iterable
 
+from ..errors import Error
 from .lookup import Found, _winners, look_up
-from .records import Store, append, choice_key, file_of, read
+from .records import Store, append, choice_key, dumps, file_of, loads, read
 
 
 @dataclass
@@ -82,6 +84,71 @@ def merge(sources: Iterable[str | os.PathLike], into: str | os.PathLike, only_be
             known[path].add(_identity(record))
             added += 1
     return added
+
+
+def restate(paths: Iterable[str | os.PathLike], service=None) -> list[dict]:
+    """Write into the measured records of folders or files what a call holds in memory, and why, as this release counts it. Returns the records that changed.
+
+    Nothing else of a record changes, but its checksum. Records for other processors than this one and the presets, or of choices that no longer are in their space, stay as they are.
+    """
+    from ..emit.service import shared_service
+    service, changed = service or shared_service(), []
+    for path in log_files(paths):
+        lines, found = path.read_text().splitlines(keepends=True), []
+        for at, line in enumerate(lines):
+            record = _readable(line)
+            memory = record and _memory(record, service)
+            if memory and memory != record.get("memory"):
+                where = [k for k in record if k != "memory"]
+                before = next((i for i, k in enumerate(where) if k.startswith("torch_")), len(where)) if "memory" not in record else list(record).index("memory")
+                where.insert(before, "memory")
+                record = {k: memory if k == "memory" else record[k] for k in where}
+                lines[at] = dumps(record) + "\n"
+                found.append(record)
+        if found:
+            fresh = path.with_name(path.name + ".new")
+            fresh.write_text("".join(lines))
+            os.replace(fresh, path)
+        changed += found
+    return changed
+
+
+def _readable(line: str) -> dict | None:
+    """The measured record of a line for a processor, or None."""
+    try:
+        record = loads(line)
+    except ValueError:
+        return None
+    return record if record["kind"] == "ok" and record["family"] != "cuda" else None
+
+
+def _memory(record: dict, service) -> dict | None:
+    """What the compiler counts for a record, None where it cannot say."""
+    from ..lang import parse
+    from ..schedules import space
+    from .identity import description_hash
+    try:
+        description, machine = parse(record["workload"]).description, _machine(record["target"], record["family"], record.get("threads") or 1)
+        if machine is None or description_hash(description) != record["description"] or record["space"] != space(description, machine).version:
+            return None
+        return service.call("memory", description=description, target=machine, choice=record["choice"])
+    except Error:  # an operator that is not at hand, or a choice that is none any more
+        return None
+
+
+@cache
+def _machine(fingerprint: str, family: str, threads: int) -> dict | None:
+    """The target of that fingerprint: this machine or a preset, or None."""
+    from ..targets import resolve
+    from ..targets.presets import NAMES
+    for name in NAMES:
+        try:
+            target = resolve(name)
+        except Error:
+            continue
+        if target.family == family and target.with_threads(threads).to_json()["fingerprint"] == fingerprint:
+            return target.with_threads(threads).to_json()
+    return None
 
 
 def _identity(record: dict) -> tuple:

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections import Counter
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convgen import bench
-from convgen.bench import efficiency, suites
+from convgen.bench import efficiency, memory, suites
 from convgen.bench.groups import GROUPS, group
 from convgen.bench.data import append, keep_whole
 from convgen.bench.report import APART, Result
+from convgen.bench.report import read as bench_read
 from convgen.bench.roofline import Roofline, measure
 from convgen.cli import main
 from convgen.cli.arguments import layers as layers_of
@@ -277,3 +279,9 @@ def test_roofline_takes_the_cache_that_fits():
 def test_roofline_is_measured():
     roof = measure(1, (1 << 18, 1 << 20))
     assert roof.gflops > 0 and [size for size, _ in roof.copy] == [1 << 18, 1 << 20] and all(rate > 0 for _, rate in roof.copy)
+
+
+def test_prepared_parameters_of_the_measured_layers_keep_to_their_bar():
+    """As `f.nbytes` of the bound calls said."""
+    found = [(race.workload, memory.prepared_ratio(race.memory)) for race in bench_read(Path(__file__).parents[2] / "docs/measured/all.jsonl").races if race.memory]
+    assert found and [pair for pair in found if (pair[1] or 0.0) > memory.PREPARED] == []

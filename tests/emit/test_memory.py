@@ -10,8 +10,10 @@ import pytest
 import convgen
 from convgen import schedules
 from convgen.emit import memory, plan
+from convgen.emit.service import shared_service
 from convgen.lang import parse
 from convgen.runtime.kernel import Kernel
+from convgen.targets import resolve
 from tests.emit.kernels import target
 
 THREADS = 2
@@ -90,4 +92,6 @@ def test_what_is_counted_is_what_a_thread_and_its_helpers_hold(tmp_path, id, thr
         time.sleep(0.01)
     counted = kernel.entry["workspace"]
     assert kernel.entry["memory"]["scratch"] == counted and held[1] == held[2]
+    machine = resolve("native").with_threads(threads).to_json()
+    assert shared_service().call("memory", description=parse(id).description, target=machine, choice=kernel.entry["choice"]) == kernel.entry["memory"]  # without its code
     assert counted <= held[1] <= counted + threads * (4096 + 2 * 64 * BLOCKS)

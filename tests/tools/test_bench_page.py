@@ -3,6 +3,7 @@
 import pytest
 
 from convgen.bench.data import append
+from convgen.tune import records
 from tests.tool import load
 
 
@@ -46,3 +47,11 @@ def test_every_kind(tool, tmp_path):
     assert "Not measured yet." in tool.filled(page, tmp_path / "nowhere")
     with pytest.raises(KeyError):
         tool.made("unknown", tmp_path / "data.jsonl")
+
+
+def test_what_holds_much_is_listed_with_its_reason(tool, tmp_path):
+    record = {"format": 1, "operator": "conv2d", "description": "d", "target": "t", "family": "x86", "space": 1, "choice": {}, "kind": "ok", "median_us": 1.0, "spread_us": 0.0, "repeats": 1, "verified": "E", "threads": 2}
+    for name, ratio, why in (("little", 2.9, None), ("much", 3.1, "a copy of x (1.0 MB) lies there")):
+        records.append(tmp_path / "logs" / "x86.jsonl", record | {"workload": name, "memory": {"border": 1, "scratch": 2, "ratio": ratio, "why": why}})
+    text = tool.filled("<!-- bench: held logs -->\nold\n<!-- bench: end -->\n", tmp_path)
+    assert "1 of 2 records hold at most 3 times" in text and "| `much` | 2 | 3.10 | a copy of x (1.0 MB) lies there |" in text and "little" not in text

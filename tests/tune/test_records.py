@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from convgen import schedules
+from convgen.lang import parse
+from convgen.lang.count import CALL
+from convgen.targets import resolve
 from convgen.tune import logs
+from convgen.tune.identity import description_hash
 from convgen.tune.records import LONGEST_LINE, Store, append, dumps, file_of, loads, read
 
 
@@ -179,3 +184,36 @@ def test_check_best_and_merge(tmp_path):
 def test_failed_trials_stay_compact():
     line = dumps({k: v for k, v in record(kind="crash", message="m" * 200).items() if k not in ("median_us", "spread_us", "repeats", "verified")})
     assert len(line) < 1000 and loads(line)["kind"] == "crash"
+
+
+class Counting:
+    """A compile service that counts the same for every kernel."""
+
+    def __init__(self):
+        self.jobs = []
+
+    def call(self, command, **job):
+        self.jobs.append((command, job))
+        return {"border": 1, "scratch": 9, "ratio": 10.0, "why": "so"}
+
+
+def test_memory_is_written_into_records_and_nothing_else(tmp_path):
+    w, machine = parse("conv2d:n1,c8,o16,h6,w6,k3x3:f32.f32.f32:nchw"), resolve("x86:avx512").with_threads(1).to_json()
+    space = schedules.space(w.description, machine)
+    known = {"workload": w.id, "description": description_hash(w.description), "target": machine["fingerprint"], "threads": 1, "space": space.version, "choice": space.default()}
+    old = [record(0, **known, torch_us=3.25), record(1, **known, memory={"ratio": 1.0}, torch_us=2.0), record(2, **known | {"space": space.version - 1}), record(3)]
+    path, service = tmp_path / "log.jsonl", Counting()
+    path.write_text("".join(dumps(r) + "\n" for r in old) + "torn")
+    assert len(logs.restate([tmp_path], service)) == 2
+    lines = path.read_text().splitlines()
+    new = [loads(line) for line in lines[:4]]
+    assert lines[4] == "torn" and lines[2:4] == [dumps(r) for r in old[2:]]
+    assert [r.pop("memory")["why"] for r in new[:2]] == ["so", "so"] and old[1].pop("memory") and new == old and list(new[0]) == list(old[0])
+    assert service.jobs[0] == ("memory", {"description": w.description, "target": machine, "choice": space.default()})
+    assert logs.restate([path], service) == []
+
+
+def test_shipped_records_say_what_calls_hold_and_why_it_is_much():
+    shipped = [r for path in logs.log_files([Path(__file__).parents[2] / "tuning_logs"]) for r in read(path) if r["family"] == "x86"]
+    assert shipped and [r["workload"] for r in shipped if "memory" not in r] == []
+    assert [r["workload"] for r in shipped if (r["memory"]["ratio"] > CALL) != bool(r["memory"]["why"]) and abs(r["memory"]["ratio"] - CALL) > 0.01] == []
