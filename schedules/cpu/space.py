@@ -27,6 +27,9 @@ _SHORT = 4  # channels whose loop the compiler unrolls by itself
 _WEIGHTS = 2  # second-level caches full of weights that every thread may read
 _BANDS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # steps of the output that columns may be produced for together
 _STREAMED = 4  # multiply-adds that take as long as reading a number from beyond the second-level cache
+_STREAM = 1.5  # operations that take as long as reading one byte of transformed kernels
+_BEYOND = 8  # and as writing and reading one byte that the second-level cache does not hold between two stages
+_PARTS = 0.3  # time that storing parts of rows costs, as a share of the work of a transform
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 _SHARES = (2, 4, 8, 16, 32)  # into which the tiles along one axis can be cut
 _IDLE = 1.05  # threads' time over their work from which on sharing it out better is worth more than what it costs
@@ -495,12 +498,26 @@ class Leaf(KnobSpace):
             fixed = self.cuts.fixed_bytes(tiles)
             again = trips * fixed * (2 if fixed < l2 else 4) / max(1, self.program.flops) if tiles else 0.0  # an operation takes as long as half a byte
             cost = (self._repeated(tiles) * idle + again + 0.03 * len(tiles) if tiles else 1.0) * (1 + 0.12 * spilled)
+            if self._transforms():
+                cost = self._transformed_cost(tiles, idle)
             held = self.cuts.bytes(tiles) * (threads if tiles else 1)
             if held > (count.CALL - 1) * count.border_bytes(self.program):
                 cost *= _HELD
             if best is None or cost < best[0]:
                 best = (cost, tiles)
         return best[1]
+
+    def _transforms(self) -> bool:
+        """Whether sums with constant coefficients, tile by tile, are among the stages."""
+        return any(0 < access.period(s, a.name) < value_of(a.size) for s in self.program.run_stages for a in s.axes)
+
+    def _transformed_cost(self, tiles, idle) -> float:
+        """Time of stages with transforms in between, as a multiple of what their work takes: kernels are read for every tile, in order, and what a cache cannot hold is written and read."""
+        trips, held = self.cuts.trips(tiles), self.cuts.bytes(tiles)
+        beyond = trips * max(0, held - 0.75 * self.target["l2"]) * (_BEYOND if not self.target["l3"] or held <= self.target["l3"] else 2 * _BEYOND)
+        traffic = (_STREAM * trips * self.cuts.fixed_bytes(tiles) + beyond) / max(1, self.program.flops)
+        rows = self.program.run_stages[-1].axes[self.program.output.permutation(self.program.layout)[-1]].name in tiles
+        return (self._repeated(tiles) * idle if tiles else 1.0) + traffic + 0.03 * len(tiles) + _PARTS * rows
 
     def _left_out(self, s, c) -> float:
         """The share of a stage's terms that a choice leaves out."""
