@@ -29,6 +29,7 @@ _BANDS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # steps of the output that co
 _STREAMED = 4  # multiply-adds that take as long as reading a number from beyond the second-level cache
 _STREAM = 1.5  # operations that take as long as reading one byte of transformed kernels
 _BEYOND = 8  # and as writing and reading one byte that the second-level cache does not hold between two stages
+_FEW_TERMS, _CROWDING = 160, 2.0  # of a sum that storing far apart outlasts; more than any other merit of an axis
 _PARTS = 0.3  # time that storing parts of rows costs, as a share of the work of a transform
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 _SHARES = (2, 4, 8, 16, 32)  # into which the tiles along one axis can be cut
@@ -154,7 +155,16 @@ class Leaf(KnobSpace):
             else:
                 lanes = self._lanes_of(l.data[0])
                 merit += 0.9 if lanes is None or kinds[lanes] in ("plain", "window", "run") else 0.2
-        return merit + (0.5 if axis in roles.plain else 0.0)
+        return merit + (0.5 if axis in roles.plain else 0.0) - (_CROWDING if self._crowds_sets(s, axis, ext, roles) else 0.0)
+
+    def _crowds_sets(self, s, axis, ext, roles) -> bool:
+        """Whether a sum of few terms would store vectors number by number whole pages apart: all meet in the same few lines of a cache, which takes longer than the sum."""
+        out = self.program.output
+        order = [s.axes[d].name for d in out.permutation(self.program.layout)] if len(s.axes) == len(out.shape) else []
+        if P.epilogue_of(self.program)[0] is not s or axis not in order[:-1] or not any(ext[a] > 1 for a in roles.channel):
+            return False
+        apart = count.BYTES[out.dtype] * math.prod(ext[a] for a in order[order.index(axis) + 1:])
+        return apart % _PAGE == 0 and math.prod(ext[a.name] for a in s.reduce) <= _FEW_TERMS
 
     def _lanes_of(self, name):
         """The dim of an earlier result along which its vectors probably lie, seen through maps, or None."""
@@ -516,7 +526,8 @@ class Leaf(KnobSpace):
         trips, held = self.cuts.trips(tiles), self.cuts.bytes(tiles)
         beyond = trips * max(0, held - 0.75 * self.target["l2"]) * (_BEYOND if not self.target["l3"] or held <= self.target["l3"] else 2 * _BEYOND)
         traffic = (_STREAM * trips * self.cuts.fixed_bytes(tiles) + beyond) / max(1, self.program.flops)
-        rows = self.program.run_stages[-1].axes[self.program.output.permutation(self.program.layout)[-1]].name in tiles
+        inner = self.program.output.permutation(self.program.layout)[-1]
+        rows = inner in self.program.output.spatial and self.program.run_stages[-1].axes[inner].name in tiles
         return (self._repeated(tiles) * idle if tiles else 1.0) + traffic + 0.03 * len(tiles) + _PARTS * rows
 
     def _left_out(self, s, c) -> float:
@@ -623,6 +634,9 @@ class Leaf(KnobSpace):
         if any(ext[x] > 1 for x in roles.channel):
             # a dense tile reads one vector per v and one number per pixel for acc multiply-adds; two reads and two multiply-adds start per cycle
             reads = t1 + t2 * v if phase is not None and phase == axes[1] else pixels + v  # phases meet the same numbers
+            if roles.window and c[f"{n}.vec"] in roles.spatial:  # vectors of data, and weights a number each: outputs side by side share the vectors
+                sizes = {axes[0]: t1, axes[1]: t2, c[f"{n}.vec"]: v}
+                reads = sum(math.prod(size for a, size in sizes.items() if any(a in i.axes() for i in l.args)) for l in s.body.loads())
             most = most if phase is None or phase != axes[1] else most // t2
             reuse = min(acc / reads, self.reuse)
         elif roles.window:

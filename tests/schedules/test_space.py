@@ -210,6 +210,20 @@ def test_threads_read_what_they_wrote_themselves_by_default():
     assert alone["sum.order"] == "vector"
 
 
+def test_short_sums_do_not_store_vectors_number_by_number_whole_pages_apart():
+    """Planes of 224x224 numbers lie 49 pages apart: the 16 numbers of a vector of channels would meet in one set of a cache."""
+    default = lambda id: schedules.space(parse(id).description, TARGETS["x86:avx512"]).default()
+    crowded, apart = (default(f"conv2d:n1,c3,o64,h224,w224,k3x3{padding}:f32.f32.f32:nchw") for padding in (";padding=1", ""))
+    assert (crowded["sum.vec"], apart["sum.vec"]) == ("q", "o")
+    assert crowded["sum.tile2"] > crowded["sum.tile1"]  # a vector of data serves several channels, as a tile of one channel's rows would read anew for each
+    assert default("depthwise_conv2d:n1,c128,h32,w32,k3x3;padding=1:f32.f32.f32:nhwc")["sum.vec"] == "o"
+
+
+def test_cuts_between_vectors_of_channels_cost_no_parts_of_rows():
+    default = schedules.space(parse("depthwise_conv2d:n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nhwc").description, TARGETS["x86:avx512"]).default()
+    assert default["algorithm"] == "winograd4_blocks" and default["cut.o"] == 16
+
+
 def test_threads_do_not_share_lines_of_narrow_results_by_default():
     order = lambda dtypes: schedules.space(parse(f"{dtypes}:nhwc").description, TARGETS["x86:avx512"] | {"threads": 2}).default()["sum.order"]
     assert order("quantized_conv2d:n1,c64,o64,h56,w56,k1x1:u8.i32.u8") == "position"  # 32 bytes of a position's 64
