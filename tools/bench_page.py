@@ -24,6 +24,7 @@ from convgen.tune import logs  # noqa: E402
 
 PAGES = ("README.md", "docs/measured/README.md")
 BLOCK = re.compile(r"(<!-- bench: (\w+) (\S+) -->\n)(.*?)(<!-- bench: end -->)", re.S)
+UNTUNED = 0.7  # of its tuned speed is what a default should reach
 OPEN = "any batch"  # as tools/any_batch.py calls it
 
 
@@ -131,6 +132,17 @@ def batches(result: Result) -> str:
     return "\n".join([stated(result), "", *table(["workload", f"{OURS}, exactly N, µs", f"{OPEN}, µs", "any batch over exact"], body), "", text])
 
 
+def untuned(result: Result) -> str:
+    """What defaults reach of the speed of tuned kernels, by groups."""
+    whole = [(r.group, 1 / r.ratio, r.workload) for r in result.races if r.ours and r.ours["ok"] and r.best]
+    body = []
+    for name in [*(g for g in GROUPS if any(g == group for group, _, _ in whole)), "all"]:
+        parts = sorted((part, workload) for group, part, workload in whole if name in (group, "all"))
+        body.append((name, len(parts), percent(statistics.median(p for p, _ in parts)), percent(share([p >= UNTUNED for p, _ in parts])), percent(parts[0][0]), f"`{parts[0][1]}`"))
+    failed = sum(not r["ok"] for r in result.rows)
+    return "\n".join([stated(result), "", *table(["group", "workloads", "share of tuned speed, median", f"{UNTUNED:.0%} or more", "least", "of"], body)] + ([f"\nFailed: {failed}."] if failed else []))
+
+
 def held(folder: Path) -> str:
     """Tuned kernels that hold more than a call should, and why, from a folder of records."""
     shipped = [r for r in logs.best([folder]) if r.get("memory")]
@@ -145,7 +157,7 @@ def table(head, body) -> list[str]:
     return [f"| {' | '.join(map(str, row))} |" for row in (head, ["---"] * len(head), *body)]
 
 
-KINDS = {make.__name__: make for make in (groups, below, rows, apart, fused, networks, tuners, batches)}
+KINDS = {make.__name__: make for make in (groups, below, rows, apart, fused, networks, tuners, batches, untuned)}
 FOLDERS = {held.__name__: held}  # of folders of records
 
 

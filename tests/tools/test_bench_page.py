@@ -44,6 +44,7 @@ def test_every_kind(tool, tmp_path):
     assert "| net | 4 | 0.04 | 0.02 |" in text  # networks
     assert "| fused blocks | `a` | 20.0 | 33 | 64 | 50.0 | 2.50 | 2.00 |" in text  # tuners
     assert "| `a` | 20.0 | 21.0 | 1.05 |" in text and "1 of 3 within 10 %" in text  # batches
+    assert "| fused blocks | 2 | 125% | 50% | 50% | `a` |" in text  # untuned: as if the best peers were the defaults
     assert "Not measured yet." in tool.filled(page, tmp_path / "nowhere")
     with pytest.raises(KeyError):
         tool.made("unknown", tmp_path / "data.jsonl")
