@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from . import fft, phases, winograd
 
-# Each module has rewrites(program) -> {algorithm name: equal program}.
-REWRITES = (phases, winograd, fft)
 _NORM = ("winograd", "fft")
 
 
 def variants(program) -> dict:
-    """Algorithm name → program that computes the same. "direct" is the description itself, and all there is for integers: transforms have fractions."""
+    """Algorithm name → program that computes the same. "direct" is the description itself, and all there is for integers: transforms have fractions.
+
+    What the others make of parameters when these are bound takes at most PREPARED times the parameters' own memory (`convolution.lean`).
+    """
     if program.integral:
         return {"direct": program}
-    found = {}
-    for module in REWRITES:
-        found |= module.rewrites(program)
-    for split in phases.rewrites(program).values():  # each phase of a transposed convolution is a convolution of stride 1
-        found |= {f"{name}_phases": p for name, p in winograd.rewrites(split).items()}
-    found["direct"] = program
-    return found
+    split = phases.rewrites(program)
+    found = split | winograd.rewrites(program) | fft.rewrites(program)
+    for whole in split.values():  # each phase of a transposed convolution is a convolution of stride 1
+        found |= {f"{name}_phases": p for name, p in winograd.rewrites(whole).items()}
+    return found | {"direct": program}
 
 
 def oracle(algorithm: str) -> str:

@@ -1,10 +1,11 @@
-"""What transforms share: which stages they can rewrite, and the axes and constant matrices that they are written with."""
+"""What rewrites share: which stages transforms apply to, how much memory they may take, and the axes and constant matrices that they are written with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ..lang import access, expr as E
+from ..lang.count import PREPARED, given_bytes, prepared_bytes
 from ..lang.size import Size
 
 
@@ -91,6 +92,15 @@ def _terms(e, sign=1):
     if e.op in ("+", "-"):
         return [*_terms(e.args[0], sign), *_terms(e.args[1], sign if e.op == "+" else -sign)]
     return [(sign, e)]
+
+
+def lean(program) -> bool:
+    """Whether what a rewrite makes of the parameters takes at most PREPARED times their memory.
+
+    More would be taken by large tiles of short windows (7x7 outputs of 2x2 taps: 16 times), by phases of fewer taps than the stride, whose kernels are mostly
+    zeros, and by many transforms of parameters of two bytes, whose results have four. Constant matrices (fft) do not count: they do not grow with the parameters.
+    """
+    return prepared_bytes(program) <= PREPARED * given_bytes(program)
 
 
 def table(matrix, row, column):

@@ -4,7 +4,7 @@ Overlap-save: tiles of T points, each T/2 outputs further (more, where the whole
 frequency is a short correlation over tiles (uniformly partitioned convolution, folklore). With T = 16 N1, position 16 n1 + n2 and frequency k1 + N1 k2, the transform is two
 products with constant matrices: over n1, real, of which k1 = 0..N1/2 suffice because the data is real; then for each k1 over n2, complex, with the twiddle factors merged
 into the matrix (Monarch's order, arXiv:2311.05908; the inverse runs backwards through it, so that nothing is ever permuted). The inverse takes the same matrices,
-transposed. n2 and k2 are whole vectors everywhere. The window's spectrum is made when bound: 2.1 floats for each tap, and 80 to 310 KB of matrices.
+transposed. n2 and k2 are whole vectors everywhere. The window's spectrum is made when bound: 2.1 to 2.3 floats for each tap of full blocks, and 80 to 310 KB of matrices, whatever the layer.
 Not a reordering of the same sum: the result is judged by the norm bound (relative L2 at most 2e-5), never bit by bit.
 """
 
@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from ..lang import access, expr as E
 from ..lang.program import Stage
 from ..lang.size import value_of
-from .convolution import axis, match, table
+from .convolution import axis, lean, match, table
 
 POINTS = (256, 1024)  # of a tile: the fewer, the cheaper the transforms; the more, the fewer blocks
 _LANES = 16  # positions n2
 _SHORTEST = 128  # taps
-_LARGER = 8  # times as large as the window its spectrum may be
 
 
 @dataclass
@@ -45,7 +44,7 @@ class _Tiles:
 
 
 def rewrites(program) -> dict:
-    """Algorithm name → program, for every tile size that applies."""
+    """Algorithm name → program, for every tile size that applies and whose spectra of the windows are not too large (`lean`)."""
     program = access.specialised(program)
     stage = next((s for s in program.run_stages if s.combiner == "sum"), None)
     matched = match(program, stage) if stage is not None else None
@@ -59,7 +58,7 @@ def rewrites(program) -> dict:
     d = next(i for i, index in enumerate(data.args) if tap in index.axes())
     before = value_of(padding.amounts[d][0]) if padding is not None else 0
     tiles = [_Tiles.of(points, taps, before if padding is None or padding.mode == "zeros" else None) for points in POINTS]
-    return {f"fft{t.points}": _rewrite(program, stage, data, kernel, d, position, tap, t) for t in tiles if t.blocks * (t.points + 2 * _LANES) <= _LARGER * taps}
+    return {f"fft{t.points}": p for t in tiles if lean(p := _rewrite(program, stage, data, kernel, d, position, tap, t))}
 
 
 def _cosine(j, points, quarters=0):

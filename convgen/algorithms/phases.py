@@ -14,6 +14,7 @@ from math import gcd
 from ..lang import access, expr as E, ranges
 from ..lang.program import Stage
 from ..lang.size import Size, value_of
+from .convolution import lean
 
 
 @dataclass
@@ -29,7 +30,7 @@ class _Pair:
 
 
 def rewrites(program) -> dict:
-    """{"phases": the program with its conditional sum split}, or nothing where the rewrite does not apply."""
+    """{"phases": the program with its conditional sum split}, or nothing where the rewrite does not apply or fills too much memory with zeros."""
     for stage in program.stages:
         if stage.combiner != "sum":
             continue
@@ -37,7 +38,8 @@ def rewrites(program) -> dict:
         guarded = next((f for f in factors if f.op == "select" and E.is_const(f.args[2], 0.0)), None)
         pairs = _pairs(guarded.args[0], stage) if guarded is not None else None
         if pairs:
-            return {"phases": _split(program, stage, factors, guarded, pairs)}
+            split = _split(program, stage, factors, guarded, pairs)
+            return {"phases": split} if lean(split) else {}
     return {}
 
 

@@ -12,13 +12,14 @@ Source: Lavin and Gray, arXiv:1509.09308; transforms in `cook_toom`. Nested bloc
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from math import prod
 
 from ..lang import access, expr as E
 from ..lang.program import Stage
 from ..lang.size import value_of
 from . import cook_toom
-from .convolution import axis, match, table
+from .convolution import axis, lean, match, table
 
 TILES = {2: (4, 2, 6), 3: (4, 2, 6), 4: (4, 2), 5: (4, 2)}  # taps of a window that is one block → outputs per tile
 BLOCKS = (4, 5)  # taps per block, and outputs per tile, of longer windows: the usual size, and one offered where it takes less work
@@ -27,10 +28,11 @@ _MEMORY = (4, 16)  # products that take as long as reading one number of a trans
 _LONG = 9  # taps from which blocks pay for the transforms
 _CHANNELS = 16  # fewer do not pay for the transforms of one block
 _PHASES = 32  # nor fewer for those of phases, whose data may be transformed for each of them
+_transforms = cache(cook_toom.transforms)  # in exact rationals: it takes longer than all the rest of a rewrite
 
 
 def rewrites(program) -> dict:
-    """Algorithm name → program, for every tile size that applies."""
+    """Algorithm name → program, for every tile size that applies and whose transformed kernels are not too large (`lean`)."""
     program = access.specialised(program)  # one group: the group map is gone
     stage = next((s for s in program.run_stages if s.combiner == "sum"), None)
     matched = match(program, stage) if stage is not None else None
@@ -43,18 +45,19 @@ def rewrites(program) -> dict:
         if not all(w.plain for w in windows):
             return {}
         sizes = [(b,) * len(windows) for b in BLOCKS]
-        usual, *others = [(f"{_name(m)}_blocks", _rewrite(program, stage, data, kernel, windows, m, m)) for m in sizes]
-        return dict([usual, *(other for other in others if other[1].flops < usual[1].flops)])
+        found = {m: p for m in sizes if lean(p := _rewrite(program, stage, data, kernel, windows, m, m))}
+        usual = next(iter(found.values()), None)
+        return {f"{_name(m)}_blocks": p for m, p in found.items() if p is usual or p.flops < usual.flops}
     channels = prod(extents[c] for c in access.roles(stage).channel)
     together = all(w.plain for w in windows)  # else phases
     if len(taps) != 1 or channels < (_CHANNELS if together else _PHASES):
         return {}
     taps = next(iter(taps))
     outputs = tuple(extents[w.position] for w in windows)
-    sizes = tiles(outputs, taps)
+    found = {m: p for m in tiles(outputs, taps) if lean(p := _rewrite(program, stage, data, kernel, windows, m, (taps,) * len(m)))}
     if not together:  # phases take turns along the output's rows: what a tile has beyond them keeps the others from being stored together
-        sizes = [m for m in sizes if outputs[-1] % m[-1] == 0] or sizes
-    return {_name(m): _rewrite(program, stage, data, kernel, windows, m, (taps,) * len(m)) for m in sizes}
+        found = {m: p for m, p in found.items() if outputs[-1] % m[-1] == 0} or found
+    return {_name(m): p for m, p in found.items()}
 
 
 def tiles(outputs: tuple, taps: int) -> list:
@@ -93,7 +96,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
     of = {w.position: w for w in windows}
     m, taps = (dict(zip(of, sizes)) for sizes in (tiles, blocked))
     n = {p: m[p] + taps[p] - 1 for p in m}
-    a, g, b = zip(*(cook_toom.transforms(m[p], taps[p]) for p in m))
+    a, g, b = zip(*(_transforms(m[p], taps[p]) for p in m))
     a, g, b = (dict(zip(m, matrices)) for matrices in (a, g, b))
     extents = access.extents(stage)
     name = stage.name

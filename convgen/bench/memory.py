@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from ..lang.count import CALL
-
-PREPARED = 8.0  # bytes of prepared parameters over those of the parameters as given
+from ..lang.count import CALL, PREPARED
 
 
 def call_ratio(memory: dict) -> float:

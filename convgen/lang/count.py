@@ -13,6 +13,7 @@ from .ranges import simplify
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "uint16": 2, "int8": 1, "uint8": 1}
 INDEXABLE = 2**31 - 2**16  # elements of one tensor at most: kernels count them in 32 bits, a block of threads beyond the last one included
 CALL = 3.0  # bytes that a call should hold at most, over those of its inputs and output: these themselves, and temporaries
+PREPARED = 8.0  # bytes of prepared parameters at most, over those of the parameters as given: a network's weights have to stay in memory
 _COUNTED = {"+", "-", "*", "/", "min", "max", "exp", "sigmoid", "tanh", "erf", "sqrt", "abs"}
 
 
@@ -78,10 +79,28 @@ def border_bytes(program) -> int:
     return sum(math.prod(shape) * BYTES[dtype] for shape, dtype in tensors)
 
 
+def given_bytes(program) -> int:
+    """Bytes of the parameters as they are given."""
+    return sum(math.prod(t.shape) * BYTES[t.dtype] for t in program.tensors if t.kind == "param")
+
+
+def prepared_bytes(program) -> int:
+    """Bytes of parameters that calls read, as given or as stages made of them when they are bound. Tables that no parameter enters are none."""
+    found = {t.name: math.prod(t.shape) * BYTES[t.dtype] for t in program.tensors if t.kind == "param"}
+    for s in program.bind_stages:
+        if any(e.data[0] in found for e in s.body.loads()):
+            found[s.name] = math.prod(s.shape) * 4
+    return sum(found.get(name, 0) for name in _read(program))
+
+
+def _read(program) -> set:
+    """Names of the tensors and stages that a call reads."""
+    return {e.data[0] for s in program.run_stages for e in s.body.loads()}
+
+
 def least_bytes(program) -> int:
     """Traffic of one call when every input, prepared parameter and output moves once."""
-    bound = {s.name: s for s in program.bind_stages}
-    read = {e.data[0] for s in program.run_stages for e in s.body.loads()}
+    bound, read = {s.name: s for s in program.bind_stages}, _read(program)
     total = math.prod(program.output.shape) * BYTES[program.output.dtype]
     for t in program.tensors:
         if t.name in read:

@@ -119,7 +119,7 @@ def test_phases_of_transposed_convolutions_are_transformed_like_other_sums(name,
     assert_equal_sums(w.program, found.values())
 
 
-@pytest.mark.parametrize("width, sizes", [(56, {4, 2, 7}), (40, {4, 2}), (11, {4, 2, 6})])
+@pytest.mark.parametrize("width, sizes", [(56, {4, 2}), (9, {3}), (11, {4, 2}), (7, {4, 2})])
 def test_tiles_of_phases_divide_the_rows_where_some_do(width, sizes):
     w = table.get("conv_transpose2d")(N=1, C=32, O=4, H=width, W=width, kernel=4, stride=2, padding=1)
     assert {n for n in algorithms.variants(w.program) if n.startswith("winograd")} == {f"winograd{m}_phases" for m in sizes}
