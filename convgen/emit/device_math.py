@@ -39,8 +39,10 @@ static __device__ __forceinline__ float convgen_tanh(float x) {
 static __device__ __forceinline__ float convgen_erf(float x) {
   float size = fabsf(x), s = x * x, t = min(4.0f, size);
   float small = fmaf(fmaf(fmaf(fmaf(fmaf(fmaf(-5.96761703e-4f, s, 4.99119423e-3f), s, -2.67681349e-2f), s, 1.12819925e-1f), s, -3.76125336e-1f), s, 1.28379166e-1f), x, x);
-  float p = fmaf(fmaf(fmaf(fmaf(fmaf(fmaf(-1.72853470e-5f, t, 3.83197126e-4f), t, -3.88396438e-3f), t, 2.42546219e-2f), t, -1.06777877e-1f), t, -6.34846687e-1f), t, -1.28717512e-1f);
-  float large = 1.0f - convgen_exp(fmaf(t, p, -t));
+  float slope = fmaf(fmaf(fmaf(fmaf(fmaf(2.79984294e-4f, t, -4.36421347e-3f), t, 3.19630122e-2f), t, -0.149728505f), t, -0.919500124f), t, -1.62675070f);
+  float whole = rintf(fmaf(slope, t, -3.16144963e-4f)), r = fmaf(slope, t, -3.16144963e-4f - whole);
+  float p = fmaf(fmaf(fmaf(fmaf(fmaf(fmaf(1.53458017e-4f, r, 1.33999311e-3f), r, 9.61848900e-3f), r, 5.55032878e-2f), r, 0.240226469f), r, 0.693147206f), r, 1.0f);
+  float large = 1.0f - __int_as_float(__float_as_int(p) + (int)whole * (1 << 23));
   return size > 0.927734375f ? (x < 0.0f ? -large : large) : small;
 }
 

@@ -21,8 +21,17 @@ def _poly(x, coefficients):
     return value
 
 
+def _bits(x):
+    return tirx.reinterpret("int32", x)
+
+
+def _fma(a, b, c):
+    """a * b + c rounded once even where a * b has other uses, too, for which LLVM would round it first."""
+    return tirx.call_llvm_pure_intrin("float32", "llvm.fma", a, b, c)
+
+
 def _sign_of(x, magnitude):
-    return tirx.Select(x < _f(0.0), _f(0.0) - magnitude, magnitude)
+    return tirx.reinterpret("float32", (_bits(x) & tirx.const(-2 ** 31, "int32")) | _bits(magnitude))
 
 
 def exp(x):
@@ -47,11 +56,18 @@ def tanh(x):
 
 
 def erf(x):
-    """1 - exp(polynomial) beyond 0.927734375, else an odd polynomial (N. Juffa's minimax coefficients)."""
+    """1 - 2^polynomial beyond 0.927734375, else an odd polynomial (N. Juffa's minimax coefficients).
+
+    The polynomial of degree 6 fits log2(erfc) with its error weighted by erfc, that of degree 6 fits 2^r: least squares reweighted towards the least maximum.
+    """
     size, s = te.abs(x), x * x
     small = x * _poly(s, (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)) + x
-    t = te.min(_f(4.0), size)  # from here on erf rounds to one, and the polynomial would turn around
-    large = _f(1.0) - exp(t * _poly(t, (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1, -1.28717512e-1)) - t)
+    t = te.min(_f(4.0), size)  # from here on erf rounds to one
+    slope, start = _poly(t, (2.79984294e-4, -4.36421347e-3, 3.19630122e-2, -0.149728505, -0.919500124, -1.62675070)), _f(-3.16144963e-4)
+    whole = nearest(slope * t + start)
+    r = _fma(slope, t, start - whole)  # what is left of the exponent, rounded once
+    p = _poly(r, (1.53458017e-4, 1.33999311e-3, 9.61848900e-3, 5.55032878e-2, 0.240226469, 0.693147206, 1.0))
+    large = _f(1.0) - tirx.reinterpret("float32", _bits(p) + (whole.astype("int32") << tirx.const(23, "int32")))
     return tirx.Select(size > _f(0.927734375), _sign_of(x, large), small)
 
 
