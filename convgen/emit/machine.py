@@ -15,6 +15,7 @@ from . import vector_math
 from .allocated import at_peak
 from .border import restored
 from .compact import SKIPPED, compacted
+from .stack import on_stack
 
 MATH = vector_math
 
@@ -35,14 +36,14 @@ def temporaries(lowered, run, target: dict, symbol: str) -> dict | None:
 
 
 def _finished(lowered, run, target, symbol):
-    """(the module of a kernel's functions when all of TVM's passes are through, what was seen on the way)."""
+    """(the module of a kernel's functions when all of TVM's passes are through and tiles of sums are on the stack, what was seen on the way)."""
     functions = {f"{symbol}_run": restored(run)["main"]}
     if lowered.prepare is not None:
         functions[f"{symbol}_prepare"] = restored(lowered.prepare)["main"]
     module, loops = compacted({n: f.with_attr("global_symbol", n) for n, f in functions.items()}), _Loops()
     with tvm.transform.PassContext(instruments=[loops], disabled_pass=SKIPPED):
         module, finish = _lowered(module, target_of(target))
-    return finish(module), loops
+    return on_stack(finish(module), 4 * target["lanes"]["float32"] * target["vector_registers"]), loops
 
 
 def _lowered(module, target: dict):

@@ -84,6 +84,17 @@ def test_workspace_is_what_the_loops_allocate(service, tmp_path, copies, least, 
     assert least <= entry["workspace"] <= most
 
 
+def test_sums_leave_registers_only_for_the_output(service, tmp_path):
+    """A tile of 20 vectors is more than TVM puts on the stack by itself."""
+    w = parse("conv2d:n1,c12,o16,h2,w20,k1x1:f32.f32.f32:nhwc")
+    machine = target("x86:avx512")
+    choice = schedules.space(w.description, machine).default() | {"sum.lanes": 16, "sum.tile1": 20, "sum.tile2": 1, "sum.vectors": 1}
+    entry = service.build(w.description, machine, choice, str(tmp_path), "cg_sums")
+    code = subprocess.run(["objdump", "-d", "--no-show-raw-insn", entry["object"]], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    run = code[code.index("<__tvm_ffi_cg_sums_run>:"):]
+    assert len(re.findall(r"vfmadd\w*ps .*%zmm", run)) >= 20 and len(re.findall(r"vmov\w+ +%zmm\d+,[^%]*\(", run)) == 20
+
+
 @pytest.fixture(params=["native", "cuda:sm_90"])
 def machine(request):
     if request.param.startswith("cuda") and shutil.which("g++") is None:
