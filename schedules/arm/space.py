@@ -17,17 +17,16 @@ class Leaf(space.Leaf):
     side_by_side = 4
     numbers = 4  # a multiply-add takes any lane
 
-    def _merit(self, s, axis, loads, ext, roles):
-        """As on every processor; but a vector that moves along a window is loaded anew for every tap, at addresses that the loads' own offsets do not reach."""
-        dense = any(ext[a] > 1 for a in roles.channel)
-        along = any("window" in P.vector_kinds(l, axis, ext, self.lanes) for l in loads)
-        return super()._merit(s, axis, loads, ext, roles) - (1.0 if along and not dense else 0.0)
+    def drawback(self, anchor, axis) -> float:
+        """A vector that moves along a window is loaded anew for every tap, at addresses that the loads' own offsets do not reach."""
+        along = any("window" in P.vector_kinds(l, axis, anchor.ext, self.lanes) for l in anchor.stage.body.loads())
+        return 1.0 if along and not anchor.dense else 0.0
 
-    def _repeated(self, tiles) -> float:
+    def repeated(self, tiles) -> float:
         """Never less than all: the tile that is looked at may be one that the border cuts off."""
-        return max(1.0, super()._repeated(tiles))
+        return max(1.0, super().repeated(tiles))
 
-    def _readable(self, s) -> bool:
+    def readable(self, s) -> bool:
         """Numbers of two bytes are widened once, in a copy: there is no multiply-add with float32 for them."""
         specs = [self.program.tensor(l.data[0]) for l in s.body.loads()]
         return not any(t is not None and t.kind == "input" and t.dtype in ("float16", "bfloat16") for t in specs)

@@ -19,7 +19,7 @@ class Leaf(space.Leaf):
 
     instructions = dot
 
-    def _readable(self, s) -> bool:
+    def readable(self, s) -> bool:
         """Tiles read pieces of lines, another for every channel, where planes are a few lines; a copy for many outputs gathers them for little work."""
         ext = access.extents(s)
         if access.roles(s).window:

@@ -34,8 +34,8 @@ def banded(space, draws, seed=0):
 
 def test_columns_are_found_by_how_they_are_read():
     space = leaf(IDS[1])
-    assert P.columns(space.program, space.anchors[0], "o") == ("p", ["kh", "kw"])
-    assert P.columns(space.program, space.anchors[0], "q") is None  # vectors of positions: each would gather for itself
+    assert P.columns(space.program, space.anchors["sum"].stage, "o") == ("p", ["kh", "kw"])
+    assert P.columns(space.program, space.anchors["sum"].stage, "q") is None  # vectors of positions: each would gather for itself
     assert not [v for v in leaf("conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"] if isinstance(v, int)]
     assert not [v for v in leaf("partial_conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"] if isinstance(v, int)]  # a window meets its producer's results many times
 

@@ -11,6 +11,7 @@ from convgen.emit import plan
 from convgen.errors import TargetError
 from convgen.lang import parse
 from convgen.ops.table import TABLE
+from convgen.schedules.cpu import cutting, tile
 from tests.emit.kernels import target
 from tests.emit.workloads import HARD, workload
 
@@ -162,7 +163,8 @@ def test_a_cut_takes_vectors_that_fit_its_tiles(id):
     """Vectors along rows, which suit the layout, would reach beyond a tile; that is no reason to give up the tile."""
     leaf = next(iter(l for name, l in schedules.space(parse(id).description, TARGETS["x86:avx512"]).leaves.items() if name.startswith("winograd4")))
     default = leaf.default()
-    assert leaf._default_cut() and all(default[f"cut.{a}"] == size for a, size in leaf._default_cut().items())
+    tiles = cutting.default(leaf)
+    assert tiles and all(default[f"cut.{a}"] == size for a, size in tiles.items())
     assert leaf.domains["sum_data_p.vec"][0] != default["sum_data_p.vec"] and leaf.constraint(default) is None
 
 
@@ -170,8 +172,9 @@ def test_tiles_without_channels_wait_for_their_row_too():
     """Three positions across the output's rows cannot be turned in a transpose of four."""
     for id in ("condconv2d:n4,c128,o128,e4,h20,w20,k3x3;padding=1,groups=128:f32.f32.f32:nchw", "involution2d:n1,c96,g6,h40,w40,k5x5;padding=2:f32.f32.f32:nchw"):
         leaf = schedules.space(parse(id).description, TARGETS["x86:avx512"]).leaves["direct"]
-        scattered = [s for s, ext, _ in leaf._info.values() if leaf._scattered(s, ext, leaf.default() | {f"{s.name}.tile1": 3})]
-        assert scattered and all(leaf.default()[f"{s.name}.store"] == "row" or not leaf._scattered(s, leaf._info[s.name][1], leaf.default()) for s in scattered)
+        default, anchors = leaf.default(), leaf.anchors.values()
+        across = [a for a in anchors if tile.scattered(leaf, a, default | {f"{a.name}.tile1": 3})]
+        assert across and all(default[f"{a.name}.store"] == "row" or not tile.scattered(leaf, a, default) for a in across)
 
 
 @pytest.mark.parametrize("channels, unroll", [(3, 0), (4, 0), (8, 1)])
@@ -204,7 +207,7 @@ def test_threads_read_what_they_wrote_themselves_by_default():
     w = parse("inverted_residual2d:n1,c16,hidden96,o24,h112,w112,k3x3;stride=2:f32.f32.f32:nhwc")
     space = schedules.space(w.description, TARGETS["x86:avx512"] | {"threads": 2})
     default = space.default()
-    assert [default[f"{s.name}.order"] for s in space.leaves["direct"].anchors] == ["position"] * 3
+    assert [default[f"{name}.order"] for name in space.leaves["direct"].anchors] == ["position"] * 3
     assert not [o.name for p in plan.make(space.program(default), default, 16).stages for o in p.operands.values() if o.kind == "staged"]
     alone = schedules.space(w.description, TARGETS["x86:avx512"] | {"threads": 1}).default()
     assert alone["sum.order"] == "vector"

@@ -1,0 +1,28 @@
+"""A reduction with knobs, as the modules of this room hand it on."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from convgen.lang import access
+
+
+class Anchor(NamedTuple):
+    """`ext`: steps of its axes; in one tile of the output, where it runs inside such tiles."""
+
+    stage: object
+    ext: dict
+    roles: access.Roles
+
+    @staticmethod
+    def of(stage) -> "Anchor":
+        return Anchor(stage, access.extents(stage), access.roles(stage))
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    @property
+    def dense(self) -> bool:
+        """Whether it sums over channels."""
+        return any(self.ext[a] > 1 for a in self.roles.channel)

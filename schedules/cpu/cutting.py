@@ -1,0 +1,57 @@
+"""Which tiles of the output the default has, estimated from what their stages compute twice, read again and keep in cache."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from convgen.lang import access, count
+from convgen.lang.size import value_of
+
+_HELD = 1.02  # time that holding no more than a call should (count.CALL) is worth
+_STREAM = 1.5  # operations that take as long as reading one byte of transformed kernels
+_BEYOND = 8  # and as writing and reading one byte that the second-level cache does not hold between two stages
+_PARTS = 0.3  # time that storing parts of rows costs, as a share of the work of a transform
+
+
+def default(leaf) -> dict:
+    """The tiles that keep most between the stages in the second-level cache, at little work twice and with work for all threads."""
+    trials = ({a: v for a, v in zip(leaf.cuts.sizes, sizes) if v} for sizes in itertools.product(*([*v[::-1], 0] for v in leaf.cuts.sizes.values())))
+    cost = _transformed_cost if _transforms(leaf.program) else _cost
+    return min((t for t in trials if len(t) <= 2), key=lambda tiles: cost(leaf, tiles) * _held(leaf, tiles))
+
+
+def _repeated(leaf, tiles) -> float:
+    """Time of the threads over that of the work without tiles: what tiles compute twice, and threads that wait for the last tile."""
+    trips, threads = leaf.cuts.trips(tiles), leaf.target["threads"]
+    return leaf.repeated(tiles) * (-(-trips // threads) * threads / trips) if tiles else 1.0
+
+
+def _cost(leaf, tiles) -> float:
+    """Time as a multiple of what the work takes."""
+    trips, fixed, l2 = leaf.cuts.trips(tiles), leaf.cuts.fixed_bytes(tiles), leaf.target["l2"]
+    again = trips * fixed * (2 if fixed < l2 else 4) / max(1, leaf.program.flops) if tiles else 0.0  # an operation takes as long as half a byte
+    spilled = max(0.0, math.log2(max(1, leaf.cuts.bytes(tiles)) / (0.75 * l2)))
+    return (_repeated(leaf, tiles) + again + 0.03 * len(tiles)) * (1 + 0.12 * spilled)
+
+
+def _transforms(program) -> bool:
+    """Whether sums with constant coefficients, tile by tile, are among the stages."""
+    return any(0 < access.period(s, a.name) < value_of(a.size) for s in program.run_stages for a in s.axes)
+
+
+def _transformed_cost(leaf, tiles) -> float:
+    """The same of stages with transforms in between: kernels are read for every tile, in order, and what a cache cannot hold is written and read."""
+    program, target = leaf.program, leaf.target
+    trips, held = leaf.cuts.trips(tiles), leaf.cuts.bytes(tiles)
+    beyond = trips * max(0, held - 0.75 * target["l2"]) * (_BEYOND if not target["l3"] or held <= target["l3"] else 2 * _BEYOND)
+    traffic = (_STREAM * trips * leaf.cuts.fixed_bytes(tiles) + beyond) / max(1, program.flops)
+    inner = program.output.permutation(program.layout)[-1]
+    rows = inner in program.output.spatial and program.run_stages[-1].axes[inner].name in tiles
+    return _repeated(leaf, tiles) + traffic + 0.03 * len(tiles) + _PARTS * rows
+
+
+def _held(leaf, tiles) -> float:
+    """A factor for tiles that hold more than a call should."""
+    held = leaf.cuts.bytes(tiles) * (leaf.target["threads"] if tiles else 1)
+    return _HELD if held > (count.CALL - 1) * count.border_bytes(leaf.program) else 1.0

@@ -1,0 +1,134 @@
+"""Which register tile the default has: multiply-adds for what they read, units of work for all threads, and stores that do not go number by number."""
+
+from __future__ import annotations
+
+import math
+
+from convgen.emit import borders, plan as P
+from convgen.lang import access, expr as E
+
+from . import limits
+from .domains import PAGE
+
+_SHORT = 4  # channels whose loop the compiler unrolls by itself
+_SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
+
+
+def score(leaf, anchor, c) -> float:
+    """How good the register tile of a choice is."""
+    s, ext, _ = anchor
+    t1, t2, v = (c[f"{s.name}.{k}"] for k in ("tile1", "tile2", "vectors"))
+    vec = c[f"{s.name}.vec"]
+    axes = P.tile_axes(leaf.program, s, vec)
+    e1, e2 = (ext.get(a, 1) for a in axes)
+    blocks = -(-ext[vec] // c[f"{s.name}.lanes"])
+    waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2)
+    if t2 > 1 and any(e.op == "select" and {axes[1]} & set(e.args[0].axes()) and E.is_const(e.args[2], 0.0) for e in s.body.walk()):
+        waste *= 1.5  # a condition that differs from row to row of the tile is asked for every product
+    waste *= -(-blocks // v) * v / blocks
+    acc = t1 * t2 * v
+    phased = axes[1] is not None and axes[1] == P.row_phase(leaf.program, s)
+    free = leaf.side_by_side  # vectors that cost nothing
+    if anchor.dense:
+        reuse = _dense_reuse(leaf, anchor, c, axes, phased)
+        free = free // t2 if phased else free
+    elif anchor.roles.window:
+        reuse, free = _window_reuse(leaf, anchor, c, axes), 1
+    else:
+        reuse = acc / (acc + v) * (1.0 if acc + t1 * v <= leaf.registers + 2 else 0.4)
+    if phased and t2 < e2:
+        reuse *= 0.8  # phases apart cannot be stored from the tile
+    units = -(-e1 // t1) * -(-e2 // t2) * -(-blocks // v) * math.prod(ext[a.name] for a in s.axes if a.name not in (*axes, vec))
+    balance = min(1.0, units / (4 * leaf.target["threads"])) if not any(c[f"cut.{a}"] for a in leaf.cuts.sizes) else 1.0  # tiles of the output share the threads
+    return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > free)
+
+
+def _dense_reuse(leaf, anchor, c, axes, phased) -> float:
+    """Multiply-adds per vector or number read: one vector per v, one number per pixel; two reads and two multiply-adds start per cycle."""
+    s, _, roles = anchor
+    t1, t2, v = (c[f"{s.name}.{k}"] for k in ("tile1", "tile2", "vectors"))
+    reads = t1 + t2 * v if phased else t1 * t2 + v  # phases meet the same numbers
+    if roles.window and c[f"{s.name}.vec"] in roles.spatial:  # vectors of data, and weights a number each: outputs side by side share the vectors
+        reads = sum(_met(load, _sizes(s, c, axes)) for load in s.body.loads())
+    return min(t1 * t2 * v / reads, leaf.reuse)
+
+
+def _window_reuse(leaf, anchor, c, axes) -> float:
+    """The same per vector of a window: unrolled taps of a row meet the same inputs, which stay in registers if tile and window fit; else each multiply-add loads its own."""
+    program, (s, ext, roles), n = leaf.program, anchor, anchor.name
+    t1, acc, taps = c[f"{n}.tile1"], math.prod(c[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors")), ext[roles.window[-1]]
+    reads, slow = 0, 1.0 if acc <= leaf.registers // 2 else 0.9
+    for load in s.body.loads():
+        vectors = _met(load, _sizes(s, c, axes))
+        along = [d for d, i in enumerate(load.args) if {axes[0], roles.window[-1]} <= set(i.axes())]
+        if not along:
+            reads += vectors * taps
+            continue
+        positions = t1 + taps - 1
+        if c[f"{n}.padding"] == "skip" and borders.droppable(s, load):
+            positions = min(positions, (program.tensor(load.data[0]) or program.stage(load.data[0])).shape[along[0]])
+        row = vectors // t1 * positions
+        fits = c[f"{n}.unroll"] and acc + row <= leaf.registers + 2
+        reads += row if fits else vectors * taps
+        slow = min(slow, 1.0 if fits else 0.8 if acc <= leaf.registers // 2 else 0.4)  # the compiler spills large tiles
+        if c[f"{n}.padding"] != "stage" and program.layout == "channels_last" and c[f"{n}.vec"] not in roles.spatial:
+            # positions lie a pixel apart in memory: at some distances they all fall into few sets of the cache
+            slow *= 0.5 if positions * math.gcd(4 * ext[c[f"{n}.vec"]], PAGE) >= leaf.target["l1"] else 1.0
+    return min(1.0, acc * taps / reads) * slow
+
+
+def _sizes(s, c, axes) -> dict:
+    """Axis → steps of the register tile, along the vectors' axis in vectors."""
+    return {axes[0]: c[f"{s.name}.tile1"], axes[1]: c[f"{s.name}.tile2"], c[f"{s.name}.vec"]: c[f"{s.name}.vectors"]}
+
+
+def _met(load, sizes) -> int:
+    """How many different vectors or numbers of one read a tile meets."""
+    return math.prod(size for a, size in sizes.items() if any(a in i.axes() for i in load.args))
+
+
+def crowded(leaf, anchor, c) -> bool:
+    """Whether the taps of a row meet in one body with so many numbers that the compiler, which keeps each for the next tap, runs out of registers."""
+    s, ext, roles = anchor
+    n = s.name
+    if not c[f"{n}.unroll"] or c[f"{n}.vec"] in roles.spatial or not 1 < math.prod(ext[a] for a in roles.channel) <= _SHORT:
+        return False
+    tile, last = P.tile_axes(leaf.program, s, c[f"{n}.vec"])[0], roles.window[-1]
+    steps, taps = c[f"{n}.tile1"], ext[last]
+    moves = [t[0] for t in (access.linear(i) for l in s.body.loads() for i in l.args if {tile, last} <= set(i.axes())) if t is not None]
+    numbers = max((min(abs(m[tile]) * (steps - 1) + abs(m[last]) * (taps - 1) + 1, steps * taps) for m in moves), default=0) * c[f"{n}.tile2"]
+    return steps * c[f"{n}.tile2"] * c[f"{n}.vectors"] + c[f"{n}.vectors"] + -(-numbers // leaf.numbers) > leaf.registers + 2
+
+
+def stored(leaf, anchor, tiles, found) -> dict:
+    """The best of the trials, (score, choice) each, once it is counted how its tiles are stored: as they are, in whole rows, or number by number."""
+    n, best = anchor.name, (-math.inf, None)
+    work = math.prod(anchor.ext[a.name] for a in anchor.stage.reduce)
+    for value, c in sorted(found, key=lambda pair: -pair[0]):  # stable: among equals the first
+        if value <= best[0]:
+            break
+        if c[f"{n}.store"] == "tile" and len(leaf.domains[f"{n}.store"]) > 1 and scattered(leaf, anchor, c):
+            if limits.of_anchor(leaf, n, tiles, c | {f"{n}.store": "row"}) is None:
+                c = c | {f"{n}.store": "row"}
+            else:
+                value *= work / (work + _SINGLY)
+        if value > best[0]:
+            best = (value, c)
+    return best[1]
+
+
+def scattered(leaf, anchor, c) -> bool:
+    """Whether a tile would be stored number by number: its vectors lie across the output's rows and cannot be turned, or not as whole tiles."""
+    program, (s, ext, _) = leaf.program, anchor
+    inner, tile, vec = program.output.permutation(program.layout)[-1], c[f"{s.name}.tile1"], c[f"{s.name}.vec"]
+    if len(s.axes) <= inner or s.axes[inner].name == vec:
+        return False
+    axis, phase = P.tile_axes(program, s, vec)
+    if phase is not None and phase == P.row_phase(program, s):
+        if c[f"{s.name}.tile2"] != ext[phase]:
+            return True
+        if vec == s.axes[inner - 1].name:  # phases interleave in whole vectors or whole rows
+            return ext[vec] % c[f"{s.name}.lanes"] > 0 and ext[vec] > c[f"{s.name}.lanes"] * c[f"{s.name}.vectors"]
+        tile *= ext[phase]
+    part = ext.get(axis, 1) % tile or ext[vec] % (c[f"{s.name}.lanes"] * c[f"{s.name}.vectors"])
+    return tile < 4 or part > 0 or P.make(program, c, leaf.lanes).turn is None
