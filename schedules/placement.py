@@ -107,13 +107,12 @@ class Cuts:
 
     def fixed_bytes(self, tiles) -> int:
         """Bytes of prepared parameters that every tile reads anew."""
-        bound = {s.name: s.shape for s in self.program.bind_stages} | {t.name: t.shape for t in self.program.tensors if t.kind == "param"}
         found = {}
         for s in self.program.run_stages:
             moved = set().union(*(self.moved.get(s.name, {}).get(a, set()) for a in tiles))
             for load in s.body.loads():
-                if load.data[0] in bound and not any(moved & set(i.axes()) for i in load.args):
-                    found[load.data[0]] = 4 * math.prod(bound[load.data[0]])
+                if load.data[0] in self.program.constants and not any(moved & set(i.axes()) for i in load.args):
+                    found[load.data[0]] = 4 * math.prod(self.program.shape(load.data[0]))
         return sum(found.values())
 
     def bytes(self, tiles) -> int:

@@ -32,8 +32,7 @@ def match(program, stage):
     """(data load, kernel load, its Windows) of a convolution of stride and dilation 1, or None."""
     if stage.body.op != "*" or any(f.op != "load" for f in stage.body.args):
         return None
-    constant = {t.name for t in program.tensors if t.kind == "param"} | {s.name for s in program.bind_stages}
-    params = [f for f in stage.body.args if f.data[0] in constant]
+    params = [f for f in stage.body.args if f.data[0] in program.constants]
     others = [f for f in stage.body.args if all(f is not p for p in params)]
     if len(params) != 1 or len(others) != 1:
         return None

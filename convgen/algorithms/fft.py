@@ -151,5 +151,5 @@ def _only_padding(program, data, d, before, t, count) -> tuple:
     """How many tiles of data hold nothing but zero padding, at the front and at the end."""
     if data.data[1] is not None and data.data[1].mode != "zeros":
         return 0, 0
-    length = (program.tensor(data.data[0]) or program.stage(data.data[0])).shape[d]
+    length = program.shape(data.data[0])[d]
     return max(0, -((t.points - 1 - before) // t.hop)), max(0, count - 1 - (before + length - 1) // t.hop)

@@ -130,7 +130,7 @@ def _covered(e, program, steps):
     if e.op != "load":
         return E.Expr(e.op, [_covered(a, program, steps) for a in e.args], e.dtype, e.data) if e.args else e
     name, padding = e.data
-    shape = (program.tensor(name) or program.stage(name)).shape
+    shape = program.shape(name)
     amounts = list(padding.amounts) if padding else [(0, 0)] * len(shape)
     index = list(e.args)
     for d, n in enumerate(shape):

@@ -131,7 +131,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
 
     # the data transform, one window after the other; tiles reach beyond the last output, where the data counts as padding
     dims = {next(d for d, i in enumerate(data.args) if w.tap in i.axes()): p for p, w in of.items()}
-    shape = (program.tensor(data.data[0]) or program.stage(data.data[0])).shape
+    shape = program.shape(data.data[0])
     padding = data.data[1]
     amounts = list(padding.amounts) if padding else [(0, 0)] * len(data.args)
     reach, first = {}, {}
@@ -196,7 +196,7 @@ def _only_padding(program, data, of, grid, one, m, n) -> dict:
     padding = data.data[1]
     if padding is None or padding.mode != "zeros":
         return {}
-    shape, found = (program.tensor(data.data[0]) or program.stage(data.data[0])).shape, {}
+    shape, found = program.shape(data.data[0]), {}
     for p, w in list(of.items())[:-1]:
         if one[p]:
             continue

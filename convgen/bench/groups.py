@@ -35,10 +35,9 @@ def group(workload) -> str:
     (one,) = found
     if any(_gathers(program, s) for s in program.run_stages):
         return "deformable"
-    constant = {t.name for t in program.tensors if t.kind == "param"} | {s.name for s in program.bind_stages}
     if any(_follows(index, one.positions) for k in one.kernels for index in k.args):
         return "per-pixel kernels"
-    if any(k.data[0] not in constant for k in one.kernels):
+    if any(k.data[0] not in program.constants for k in one.kernels):
         return "per-sample kernels"
     if any(e.op == "%" and E.constant(e.args[1]) != 1 and _uses(e, one.positions) and _uses(e, one.reduced) for e in one.stage.body.walk()):
         return "transposed"  # a tap meets data only where its distance divides by the stride
@@ -123,16 +122,14 @@ def _statistics(program, contractions, kernel_side) -> int:
 
 def _gathers(program, stage) -> bool:
     """Whether an index holds a value that is computed or given per call."""
-    constant = {t.name for t in program.tensors if t.kind == "param"} | {s.name for s in program.bind_stages}
-    return any(inner.data[0] not in constant for load in stage.body.loads() for index in load.args for inner in index.loads())
+    return any(inner.data[0] not in program.constants for load in stage.body.loads() for index in load.args for inner in index.loads())
 
 
 def _plain(program, one: Contraction) -> str:
     """Of a contraction of data with a kernel that all positions and samples share."""
     extents = access.extents(one.stage)
-    source = program.tensor(one.data.data[0]) or program.stage(one.data.data[0])
     windows, planes, steps, gaps, seen = [], [], [], [], set()
-    for index, plane in zip(one.data.args, source.shape):
+    for index, plane in zip(one.data.args, program.shape(one.data.data[0])):
         if not _uses(index, one.positions):
             continue
         terms = access.linear(index)

@@ -61,6 +61,6 @@ def in_padding(program, stage, dims=padded) -> float:
     share = 1.0
     for load in stage.body.loads():
         if droppable(stage, load):
-            shape = (program.tensor(load.data[0]) or program.stage(load.data[0])).shape
+            shape = program.shape(load.data[0])
             share *= math.prod(inside(stage, load, d, shape[d]) for d in dims(load))
     return 1.0 - share

@@ -148,7 +148,6 @@ def make(program, choice: dict, lanes: int) -> Plan:
     emitted = [s for s in run if s is not store]
     packed, plans = {}, {}
     longer = cuts.lengths(program, cuts.tiles_of(choice))
-    consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
     for stage in reversed(emitted):
         if choice.get(f"{stage.name}.tensor"):
             plans[stage.name] = as_matrices(program, stage, choice, store=store if stage is anchor else None, is_output=stage is anchor)
@@ -185,7 +184,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
             if p.matrix is not None:
                 packed |= {o.name: o for o in p.operands.values() if o.kind == "packed"}
             elif k not in p.operands:
-                p.operands[k] = _operand(program, p, load, choice, consts, plans, len(p.operands))
+                p.operands[k] = _operand(program, p, load, choice, plans, len(p.operands))
                 if p.operands[k].kind == "packed":
                     packed[p.operands[k].name] = p.operands[k]
                 fill = load.data[1].fill if load.data[1] is not None else None
@@ -199,7 +198,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
         output = emitted[-1]
     if store is not None:
         for load in store.body.loads():
-            if load.data[0] in consts:
+            if load.data[0] in program.constants:
                 op = _packed(program, load, [a for a in _axis_order(store, load, None)], None, 1, f"store_{load.data[0]}", access.extents(store))
                 store_operands[key(load)] = packed[op.name] = op
             else:
@@ -424,11 +423,11 @@ def _staged_dtype(program, load, product) -> str:
 _MOVING = ("plain", "window", "run", "other")  # kinds of an index that change from lane to lane
 
 
-def _operand(program, p: StagePlan, load, choice, consts, plans, number) -> Operand:
+def _operand(program, p: StagePlan, load, choice, plans, number) -> Operand:
     """How stage `p` reaches one read: prepared when bound, an earlier result, a copy made for it, or straight from memory."""
     kinds = vector_kinds(load, p.vec, access.extents(p.stage), p.lanes)
     label = f"{p.stage.name}_{load.data[0]}{number or ''}"
-    if load.data[0] in consts:
+    if load.data[0] in program.constants:
         return _parameter(program, p, load, kinds, choice, label)
     source = plans.get(load.data[0])
     amounts = [tuple(value_of(v) for v in pair) for pair in load.data[1].amounts] if load.data[1] else [(0, 0)] * len(load.args)

@@ -50,8 +50,7 @@ def divided(program, stage) -> tuple:
     """
     extents, roles = access.extents(stage), access.roles(stage)
     found, f = roles.channel or roles.window, slots(program, stage)["f"]
-    consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
-    beside = {n for n in found for load in stage.body.loads() if load.data[0] not in consts and _inner(program, load, n)}
+    beside = {n for n in found for load in stage.body.loads() if load.data[0] not in program.constants and _inner(program, load, n)}
     axis = max(found, key=lambda n: (extents[n], n in beside), default=None)
     reused = f is not None and any(not any(f in i.axes() for i in l.args) for l in stage.body.loads())
     return axis, axis in beside and not reused
@@ -77,14 +76,13 @@ def slots(program, stage) -> dict:
     free = [a.name for a in stage.axes if a.name not in batch and extents[a.name] > 1]
     spatial = set(access.roles(stage).spatial)
     loads = stage.body.loads()
-    consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
     on = lambda n, load: any(n in i.axes() for i in load.args)
     periodic = [n for n in free if access.period(stage, n)]
     plain = [n for n in free if n not in spatial and n != _samples(stage)]
 
     def merit(n):  # parameters along it that other operands reuse; then any reuse, the first of those; then length
         reused = any(not on(n, l) for l in loads)
-        return reused and any(on(n, l) and l.data[0] in consts for l in loads), reused and extents[n] > 3, -plain.index(n) if reused else extents[n]
+        return reused and any(on(n, l) and l.data[0] in program.constants for l in loads), reused and extents[n] > 3, -plain.index(n) if reused else extents[n]
     if periodic:
         f = periodic[0]
     elif plain and (spatial or any(merit(n)[1] for n in plain)):
@@ -166,7 +164,6 @@ def make(program, choice: dict) -> P.Plan:
     run = program.run_stages
     anchor, store = P.epilogue_of(program)
     emitted = [s for s in run if s is not store]
-    consts = {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
     packed, plans, moved = {}, {}, access.moved(program)
     for stage in emitted:
         if choice.get(f"{stage.name}.tensor"):
@@ -186,7 +183,7 @@ def make(program, choice: dict) -> P.Plan:
             k = P.key(load)
             if k in p.operands:
                 continue
-            p.operands[k] = _operand(program, p, load, choice, consts, plans, len(p.operands))
+            p.operands[k] = _operand(program, p, load, choice, plans, len(p.operands))
             if p.operands[k].kind == "packed":
                 packed[p.operands[k].name] = p.operands[k]
             fill = load.data[1].fill if load.data[1] is not None else None
@@ -194,7 +191,7 @@ def make(program, choice: dict) -> P.Plan:
                 p.operands[P.key(fill)] = packed[f"{p.stage.name}_fill"] = _packed(program, fill, [], f"{p.stage.name}_fill", {})
     store_operands = {}
     for load in store.body.loads() if store is not None else ():
-        if load.data[0] in consts:
+        if load.data[0] in program.constants:
             used = set().union(*(set(a.axes()) for a in load.args))
             operand = _packed(program, load, [a.name for a in store.axes if a.name in used], f"store_{load.data[0]}", access.extents(store))
             store_operands[P.key(load)] = packed[operand.name] = operand
@@ -222,11 +219,11 @@ def _packed(program, load, axes, name, extents, last=None, wide=1) -> P.Operand:
                      wide=wide if dtype == "float32" else 1)
 
 
-def _operand(program, p, load, choice, consts, plans, number) -> P.Operand:
+def _operand(program, p, load, choice, plans, number) -> P.Operand:
     """How a stage reaches one read."""
     stage = p.stage
     label = f"{stage.name}_{load.data[0]}{number or ''}"
-    if load.data[0] in consts:
+    if load.data[0] in program.constants:
         used = set().union(*(set(a.axes()) for a in load.args)) if load.args else set()
         axes = [a.name for a in stage.axes if a.name in used] + [n for n in P.reduce_order(stage, {f"{stage.name}.inner": "window"}) if n in used]
         last = _side_by_side(program, stage)

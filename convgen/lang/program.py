@@ -109,6 +109,10 @@ class Program:
     def tensor(self, name) -> TensorSpec | None:
         return next((t for t in self.tensors if t.name == name), None)
 
+    def shape(self, name) -> tuple:
+        """Extents of a tensor or a stage's result."""
+        return (self.tensor(name) or self.stage(name)).shape
+
     @cached_property
     def bind_stages(self) -> tuple:
         """Stages that read only parameters (directly or through such stages): they run once, when weights are bound.
@@ -130,6 +134,11 @@ class Program:
         """All others: they run with every call."""
         bound = {s.name for s in self.bind_stages}
         return tuple(s for s in self.stages if s.name not in bound)
+
+    @cached_property
+    def constants(self) -> frozenset:
+        """Names of everything that does not change from call to call: parameters, and stages computed when they are bound."""
+        return frozenset(t.name for t in self.tensors if t.kind == "param") | {s.name for s in self.bind_stages}
 
     @property
     def any_batch(self) -> bool:

@@ -128,8 +128,7 @@ def _aligned(program, source, read, axes, deep) -> dict | None:
 
 def _spread(program, stages, stage, own, digits, deep) -> bool:
     """Whether `stages` now hold the sums whose results `stage` reads at its axis `own` alone, with `digits` in its place."""
-    constant = {t.name for t in program.tensors if t.kind == "param"} | {s.name for s in program.bind_stages}
-    for name in {e.data[0] for e in stage.body.loads() if own in e.axes()} - constant:
+    for name in {e.data[0] for e in stage.body.loads() if own in e.axes()} - program.constants:
         before, loads = program.stage(name), [(s, e) for s in program.stages for e in s.body.loads() if e.data[0] == name]
         load = loads[0][1]
         at = [d for d, index in enumerate(load.args) if own in index.axes()]

@@ -66,7 +66,7 @@ def _window_reuse(leaf, anchor, c, axes) -> float:
             continue
         positions = t1 + taps - 1
         if c[f"{n}.padding"] == "skip" and borders.droppable(s, load):
-            positions = min(positions, (program.tensor(load.data[0]) or program.stage(load.data[0])).shape[along[0]])
+            positions = min(positions, program.shape(load.data[0])[along[0]])
         row = vectors // t1 * positions
         fits = c[f"{n}.unroll"] and acc + row <= leaf.registers + 2
         reads += row if fits else vectors * taps

@@ -179,7 +179,7 @@ def plain_seconds(program, stage, target, split: int = 1) -> float:
     extents = access.extents(stage)
     moved = 4 * math.prod(stage.shape)
     for load in stage.body.loads():
-        shape = (program.tensor(load.data[0]) or program.stage(load.data[0])).shape
+        shape = program.shape(load.data[0])
         moved += 4 * min(math.prod(shape), math.prod(extents[a] for a in {x for i in load.args for x in i.axes()}))
     serial = math.prod(extents[a.name] for a in stage.reduce)
     exchange = _EXCHANGE + 60 + 6 * split if split > 1 else 0

@@ -22,7 +22,7 @@ class Read:
     def __init__(self, program, stage, load):
         self.load, self.name = load, load.data[0]
         self.extents, self._known = access.extents(stage), {}
-        shape = (program.tensor(self.name) or program.stage(self.name)).shape
+        shape = program.shape(self.name)
         amounts = [sum(map(value_of, pair)) for pair in load.data[1].amounts] if load.data[1] is not None else [0] * len(shape)
         self.dims = []
         for index, n, more in zip(load.args, shape, amounts):
@@ -31,7 +31,7 @@ class Read:
         self.axes = {a for index in load.args for a in index.axes()}
         self.padded = any(amounts)
         self.gathered = any(e.op == "load" for a in load.args for e in a.walk())
-        self.constant = self.name in {s.name for s in program.bind_stages} | {t.name for t in program.tensors if t.kind == "param"}
+        self.constant = self.name in program.constants
         spec = program.tensor(self.name)
         self.inner = spec.permutation(program.layout)[-1] if spec is not None else len(shape) - 1  # the dim whose elements are neighbours in memory
 

@@ -37,7 +37,9 @@ def test_stages_that_read_parameters_only_are_bound():
     assert [s.name for s in w.program.bind_stages] == ["merged_kernel", "merged_bias"]
     assert [s.name for s in w.program.run_stages] == ["sum", "out"]
     assert [s.name for s in condconv2d(**CONV, E=2).program.run_stages] == ["kernel", "sum"]
-    assert conv2d(**CONV).program.bind_stages == ()
+    assert w.program.constants == {"merged_kernel", "merged_bias"} | {t.name for t in w.program.tensors if t.name != "x"}
+    assert w.program.shape("x") == (1, 4, 8, 9) and w.program.shape("merged_kernel") == (4, 1, 5, 5)
+    assert conv2d(**CONV).program.bind_stages == () and conv2d(**CONV).program.constants == {"weight"}
 
 
 @pytest.mark.parametrize("w, exact", [
