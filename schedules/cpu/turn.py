@@ -18,14 +18,19 @@ _QUARTER = 4  # floats that interleaving instructions keep together
 _MARK = "turned"  # annotation of a row's loop, with the lanes
 
 
-def mark(sch, block, turn, parts: list, lanes: int, widest: int) -> bool:
-    """Whether the copy in `block` can be done by whole rows where it now is; if so its row and lane loops move innermost and `rewrite` will do it.
+def mark(sch, b, lanes: int, widest: int) -> bool:
+    """Whether a copy or store can be done by whole rows where it now is; if so its row and lane loops move innermost, `rewrite` will do it, and its loops need nothing more.
 
-    `turn`: the lowering's Turn or None. `parts`: for each of the block's loops "row", "phase", "lanes" or None. `widest`: lanes of the target's vectors.
+    `b`: the lowering's Block. `lanes`: of the vectors around it; `widest`: of the target's vectors.
     """
-    if turn is None or lanes % _QUARTER or not min(8, widest) <= lanes <= 16:
+    if b.turn is None:
         return False
-    loops = sch.get_loops(block)[-len(parts):]
+    if b.kind == "copy":
+        lanes = next((w for w in (lanes, lanes // 2) if b.lanes % w == 0 or b.lanes == 1), 0)
+    if lanes % _QUARTER or not min(8, widest) <= lanes <= 16:
+        return False
+    turn, parts = b.turn, _parts(b)
+    loops = sch.get_loops(sch.get_sblock(b.name))[-len(parts):]
     row, phase = loops[parts.index("row")], [loops[parts.index("phase")]] if turn.phases > 1 else []
     if any(sch.get(loop).extent != turn.phases for loop in phase):
         return False
@@ -48,6 +53,15 @@ def mark(sch, block, turn, parts: list, lanes: int, widest: int) -> bool:
     sch.reorder(*others, row, *phase, lane)
     sch.annotate(row, _MARK, lanes)
     return True
+
+
+def _parts(b) -> list:
+    """For each of the block's loops "row", "phase", "lanes" or None."""
+    if b.kind == "copy":
+        last = ["row", "lanes"] if b.loops[-1][1] == "lanes" else ["row"]
+        return [None] * (len(b.loops) - len(last)) + last
+    last = ["row"] if b.turn.phases == 1 else ["row", "phase"]
+    return ["lanes" if axis == b.vec else None for axis, _ in b.loops[:-len(last)]] + last
 
 
 def rewrite(module, turns: dict):
