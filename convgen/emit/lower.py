@@ -284,6 +284,8 @@ class _Lowering:
         read = self.reader(p)
         true = access.extents(stage)
         self.ranges = P.ranges_of(p)
+        if p.across is not None:
+            return self.across(p, names, read)
 
         def body(*physical):
             logical = layout.logical(physical)
@@ -303,6 +305,20 @@ class _Lowering:
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
                                  dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, steady=access.steady(stage),
                                  columns=P.columns(self.program, stage, p.vec)))
+
+    def across(self, p, names, read):
+        """A reduction in two steps: every lane of the vectors that it reads for itself, then the lanes."""
+        stage, layout, (axis, lanes) = p.stage, p.layout, p.across
+        combine, step, lane = _COMBINE[stage.combiner], te.reduce_axis((0, p.extents[axis] // lanes), name=axis), te.reduce_axis((0, lanes), name="lane")
+
+        def part(*at):
+            self.axes = dict(zip(names, at)) | {axis: step * lanes + at[-1]}
+            return combine(self.value(stage.body, self.axes, read), axis=step)
+        parts = te.compute([*layout.extents, lanes], part, name=f"{stage.name}_lanes")
+        self.tensors[stage.name] = (te.compute(layout.shape, lambda *at: combine(parts(*layout.logical(at), lane), axis=lane), name=stage.name), layout, stage)
+        moves = self._moves(stage, bool)
+        self.blocks += [Block(parts.op.name, "lanes", [*((n, "full") for n in names), (axis, "lanes")], stage.name, lanes, moves=moves),
+                        Block(stage.name, "across", layout.tags(names), stage.name, lanes, reads=[parts.op.name], moves=moves)]
 
     def product(self, p):
         """A stage as a product of matrices."""

@@ -61,6 +61,7 @@ class StagePlan:
     longer: dict = field(default_factory=dict)  # axes that last longer than the stage does, so that tiles of the output are whole
     spread: list = field(default_factory=list)  # where threads have results of their own: the simt.Tiles of a block
     share: object = None  # where threads share a sum: the simt.Share
+    across: tuple | None = None  # (reduced axis, lanes) of a sum over what lies in vectors along that axis: every lane sums its own, and the lanes are added up
 
     def operand(self, load) -> Operand:
         return self.operands[key(load)]
@@ -179,6 +180,9 @@ def make(program, choice: dict, lanes: int) -> Plan:
         plans[stage.name] = StagePlan(stage, vec, width, ext, layout, dot=product, store=store if stage is anchor else None, is_output=stage is anchor, tile=sizes, longer=longer.get(stage.name, {}))
     order = [plans[s.name] for s in emitted]
     for p in order:
+        if f"{p.stage.name}.vec" not in choice and not p.is_output and (across := _across(p, plans)):
+            p.across, p.lanes = across, 1
+            p.layout = Layout(p.layout.extents, None, p.layout.split, 1)
         for load in p.stage.body.loads():
             k = key(load)
             if p.matrix is not None:
@@ -343,6 +347,24 @@ def _vector(program, stage, choice, plans, lanes):
     while width > 1 and width // 2 >= ext[want]:
         width //= 2
     return want, width
+
+
+def _across(p: StagePlan, plans) -> tuple | None:
+    """(reduced axis, lanes) if all that a reduction over one axis reads along it are earlier results with whole vectors there, else None."""
+    stage, lanes = p.stage, set()
+    if not stage.combiner or len(stage.reduce) != 1 or access.roles(stage).of(stage.reduce[0].name) != "channel":
+        return None
+    axis, extent = stage.reduce[0].name, value_of(stage.reduce[0].size)
+    for load in stage.body.loads():
+        along = [d for d, index in enumerate(load.args) if axis in index.axes()]
+        if not along:
+            continue
+        source = plans.get(load.data[0])
+        if source is None or along != [source.layout.split] or load.args[along[0]].op != "axis" or bordered(load):
+            return None
+        lanes.add(source.lanes)
+    width = lanes.pop() if len(lanes) == 1 else 1
+    return (axis, width) if width > 1 and extent % width == 0 else None
 
 
 def _inherited(program, stage, choice):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import s_tir
 
 from convgen.lang.cuts import tiles_of
-from . import columns, elementwise, loops as L, places, reads, store, terms, turn
+from . import across, columns, elementwise, loops as L, places, reads, store, terms, turn
 from .nest import Nest
 
 
@@ -16,7 +16,7 @@ def apply(module, blocks, choice: dict, lanes: int, intrinsics):
     """
     sch = s_tir.Schedule(module)
     by_name = {b.name: b for b in blocks}
-    done, nests = set(), []
+    done, nests, sums = set(), [], []
     cut = tiles_of(choice)
     tiled = _cut(sch, blocks, cut, lanes) if cut else set()
     done |= tiled & {blocks[-1].name}
@@ -30,11 +30,15 @@ def apply(module, blocks, choice: dict, lanes: int, intrinsics):
         elif b.kind == "map":
             elementwise.schedule(sch, b, lanes, lanes, b.name in tiled)
             done.add(b.name)
+        elif b.kind == "across":
+            sums += across.schedule(sch, b, b.name in tiled)
     for b in blocks:
         if b.kind == "copy" and b.name not in done:
             elementwise.schedule(sch, b, lanes, lanes, b.name in tiled)
     for nest in nests:
         _begin(nest, intrinsics)
+    for name, loop in sums:
+        sch.decompose_reduction(sch.get_sblock(name), loop)
     return turn.rewrite(sch.mod, {b.name: b.turn for b in blocks if b.turn is not None})
 
 

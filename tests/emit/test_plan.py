@@ -52,6 +52,14 @@ def test_weights_are_packed_by_vectors_of_output_channels():
     assert plan.stage("sum").layout.shape == [1, 3, 9, 9, 8]
 
 
+@pytest.mark.parametrize("channels, across", [(16, ("c", 8)), (17, None)])
+def test_sums_over_vectors_of_channels_take_them_whole(channels, across):
+    plan = planned(f"convnext_block2d:n1,c{channels},hidden24,h3,w5,k3x3:f32.f32.f32:nhwc")
+    assert [p.stage.name for p in plan.stages if p.across] == (["total", "squares"] if across else [])
+    assert plan.stage("total").across == plan.stage("squares").across == across
+    assert plan.stage("depthwise").layout.shape[-1] == 8
+
+
 @pytest.mark.parametrize("groups, lanes", [(16, 8), (24, 8), (12, 8)])
 def test_a_cyclic_channel_map_is_read_in_whole_vectors_where_it_has_them(groups, lanes):
     plan = planned(f"ska2d:n1,c{4 * groups},g{groups},h6,w5,k3x3;padding=1:f32.f32.f32:nhwc", **{"sum.vec": "c", "sum.lanes": lanes, "sum.vectors": 1})
