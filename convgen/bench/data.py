@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Iterable
 
 from ..errors import ArgumentError
+from ..files import replaced
 
 FORMAT = 3
 _RUN = ("format", "date", "threads", "cold", "seed", "target", "cpu", "driver", "cuda", "kernel", "python", "versions", "allocator", "roofline")
@@ -53,9 +54,8 @@ def keep_whole(path: str | os.PathLike) -> list[dict]:
     if text and not text.endswith("\n"):
         whole = text[:text.rfind("\n") + 1]
         _rows(path, whole.splitlines())  # another file is left as it is
-        fresh = Path(f"{os.fspath(path)}.new")
-        fresh.write_text(whole, encoding="utf-8")
-        fresh.replace(path)
+        with replaced(path) as file:
+            file.write(whole.encode())
     return read(path)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ..files import replaced
 from .storage import EXACT_UP_TO, ROUNDOFF, is_float, rounded
 
 
@@ -117,13 +118,8 @@ class CaseBook:
             arrays = {f"t.{name}": array for name, array in case.tensors.items()}
             if case.magnitude is not None:
                 arrays["magnitude"] = case.magnitude
-            try:
-                partial = path.with_suffix(f".{os.getpid()}.tmp")
-                with open(partial, "wb") as file:
-                    np.savez(file, expected=case.expected, terms=case.terms, **arrays)
-                os.replace(partial, path)
-            except OSError:
-                path.unlink(missing_ok=True)  # a full disk costs the next process a recomputation
+            with suppress(OSError), replaced(path) as file:  # a full disk costs the next process a recomputation
+                np.savez(file, expected=case.expected, terms=case.terms, **arrays)
         return case
 
 

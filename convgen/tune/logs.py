@@ -10,7 +10,7 @@ from typing import Iterable
 
 from ..errors import Error
 from .lookup import Found, _winners, look_up
-from .records import Store, append, choice_key, dumps, file_of, loads, read
+from .records import Store, append, choice_key, dumps, file_of, loads, read, rewrite
 
 
 @dataclass
@@ -94,8 +94,8 @@ def restate(paths: Iterable[str | os.PathLike], service=None) -> list[dict]:
     from ..emit.service import shared_service
     service, changed = service or shared_service(), []
     for path in log_files(paths):
-        lines, found = path.read_text().splitlines(keepends=True), []
-        for at, line in enumerate(lines):
+        found = {}
+        for line in path.read_bytes().split(b"\n"):
             record = _readable(line)
             memory = record and _memory(record, service)
             if memory and memory != record.get("memory"):
@@ -103,20 +103,17 @@ def restate(paths: Iterable[str | os.PathLike], service=None) -> list[dict]:
                 before = next((i for i, k in enumerate(where) if k.startswith("torch_")), len(where)) if "memory" not in record else list(record).index("memory")
                 where.insert(before, "memory")
                 record = {k: memory if k == "memory" else record[k] for k in where}
-                lines[at] = dumps(record) + "\n"
-                found.append(record)
+                found[line] = record
         if found:
-            fresh = path.with_name(path.name + ".new")
-            fresh.write_text("".join(lines))
-            os.replace(fresh, path)
-        changed += found
+            rewrite(path, {line: dumps(record).encode() for line, record in found.items()})
+        changed += found.values()
     return changed
 
 
-def _readable(line: str) -> dict | None:
+def _readable(line: bytes) -> dict | None:
     """The measured record of a line for a processor, or None."""
     try:
-        record = loads(line)
+        record = loads(line.decode())
     except ValueError:
         return None
     return record if record["kind"] == "ok" and record["family"] != "cuda" else None

@@ -1,7 +1,7 @@
 """Tuning records: one self-contained JSON line per candidate that was tried, in `<root>/<target family>/<operator>.jsonl`.
 
-Appending is one write under a lock; reading skips what it cannot understand, says so once per file, and never rewrites a file.
-Records hold knobs, no code; every knob is checked against the space again before it is used.
+Appending is one write under a lock; putting other lines in the place of some (`rewrite`) takes the same lock; reading takes none, skips what it cannot understand,
+and says so once per file. Records hold knobs, no code; every knob is checked against the space again before it is used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ try:
     import fcntl
 except ImportError:  # not POSIX: appends are still single writes
     fcntl = None
+
+from ..files import replaced
 
 log = logging.getLogger("convgen")
 
@@ -129,16 +131,44 @@ def append(path: str | os.PathLike, record: dict) -> None:
     data = dumps(record).encode() + b"\n"
     if len(data) > LONGEST_LINE:
         raise ValueError(f"a record of {len(data)} bytes is longer than {LONGEST_LINE}")
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with _opened(path) as descriptor:
+        size = os.fstat(descriptor).st_size
+        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+            data = b"\n" + data  # somebody's line is torn: leave it, and do not become part of it
+        _write_whole(descriptor, data, size)
+        os.fsync(descriptor)
+
+
+def rewrite(path: str | os.PathLike, fresh: dict[bytes, bytes]) -> None:
+    """Put lines in the place of others, all or none. `fresh`: line → line, without their ends; all other lines stay, also those appended meanwhile."""
+    with _opened(Path(path)) as descriptor:
+        lines = os.pread(descriptor, os.fstat(descriptor).st_size, 0).split(b"\n")
+        with replaced(path) as file:
+            file.write(b"\n".join(fresh.get(line, line) for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Descriptor of the log file at `path` (made if there is none), to read and append, under its lock."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            with _locked(descriptor):
+                if _is_at(path, descriptor):
+                    yield descriptor
+                    return
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one at `path`: while we waited for its lock, a rewritten one may have taken its place."""
     try:
-        with _locked(descriptor):
-            size = os.fstat(descriptor).st_size
-            if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                data = b"\n" + data  # somebody's line is torn: leave it, and do not become part of it
-            _write_whole(descriptor, data, size)
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _write_whole(descriptor: int, data: bytes, size: int) -> None:

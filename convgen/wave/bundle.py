@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Mapping
 
 from ..errors import Error
+from ..files import replaced
 
 MANIFEST, SCRIPT, SUMS = "wave.json", "run.py", "SHA256SUMS"
 FORMAT = 1
@@ -94,16 +95,11 @@ def _write_folder(path: Path, content: dict) -> None:
 
 
 def _write_tar(path: Path, content: dict) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, data in sorted(content.items()):
-                member = tarfile.TarInfo(f"{path.stem}/{name}")
-                member.size, member.mode = len(data), 0o755 if name == SCRIPT else 0o644
-                tar.addfile(member, io.BytesIO(data))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced(path) as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, data in sorted(content.items()):
+            member = tarfile.TarInfo(f"{path.stem}/{name}")
+            member.size, member.mode = len(data), 0o755 if name == SCRIPT else 0o644
+            tar.addfile(member, io.BytesIO(data))
 
 
 def read(path: str | os.PathLike) -> tuple[str, dict]:

@@ -14,9 +14,9 @@ from convgen import schedules
 from convgen.lang import parse
 from convgen.lang.count import CALL
 from convgen.targets import resolve
-from convgen.tune import logs
+from convgen.tune import logs, records
 from convgen.tune.identity import description_hash
-from convgen.tune.records import LONGEST_LINE, Store, append, dumps, file_of, loads, read
+from convgen.tune.records import LONGEST_LINE, Store, append, dumps, file_of, loads, read, rewrite
 
 
 def record(n=0, **more):
@@ -106,19 +106,45 @@ WRITER = """
 import sys
 from convgen.tune.records import append
 from tests.tune.test_records import record
-for n in range(200):
+for n in range(int(sys.argv[3])):
     append(sys.argv[1], record(n, seed=int(sys.argv[2])))
 """
 
 
 def test_two_processes_write_two_hundred_lines_each(tmp_path):
     path, root = tmp_path / "log.jsonl", Path(__file__).parents[2]
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(k)], cwd=root) for k in range(2)]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(k), "200"], cwd=root) for k in range(2)]
     assert [w.wait(240) for w in writers] == [0, 0]
     found = read(path)
     assert len(found) == 400
     for k in range(2):  # each writer's lines in its order
         assert [r["choice"]["tile"] for r in found if r["seed"] == k] == list(range(200))
+
+
+def test_rewriting_loses_nothing_that_another_process_appends(tmp_path):
+    """One process appends while this one puts other lines in the place of all that are there, again and again."""
+    path, root = tmp_path / "log.jsonl", Path(__file__).parents[2]
+    append(path, record(0, seed=7))
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path), "1", "60"], cwd=root)
+    rounds = 0
+    while writer.poll() is None:
+        rounds += 1
+        rewrite(path, {dumps(r).encode(): dumps(r | {"round": rounds}).encode() for r in read(path)})
+    assert writer.returncode == 0 and [r["choice"]["tile"] for r in read(path) if r["seed"] == 1] == list(range(60))
+    assert [r.get("round") for r in read(path)][0] == (rounds or None) and [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
+
+
+def test_a_record_goes_to_the_file_that_took_the_place_of_the_one_waited_for(tmp_path, monkeypatch):
+    path, locked = tmp_path / "log.jsonl", records._locked
+    append(path, record(0))
+
+    def late(descriptor):
+        monkeypatch.setattr(records, "_locked", locked)
+        rewrite(path, {dumps(record(0)).encode(): dumps(record(5)).encode()})  # before the lock is ours
+        return locked(descriptor)
+    monkeypatch.setattr(records, "_locked", late)
+    append(path, record(1))
+    assert read(path) == [record(5), record(1)]
 
 
 def _limited_writer(path, answers):
@@ -190,18 +216,32 @@ class Counting:
     """A compile service that counts the same for every kernel."""
 
     def __init__(self):
-        self.jobs = []
+        self.jobs, self.meanwhile = [], lambda: None
 
     def call(self, command, **job):
         self.jobs.append((command, job))
+        self.meanwhile()
         return {"border": 1, "scratch": 9, "ratio": 10.0, "why": "so"}
 
 
-def test_memory_is_written_into_records_and_nothing_else(tmp_path):
+@pytest.fixture
+def known():
+    """Keys of a record whose choice is in its space."""
     w, machine = parse("conv2d:n1,c8,o16,h6,w6,k3x3:f32.f32.f32:nchw"), resolve("x86:avx512").with_threads(1).to_json()
     space = schedules.space(w.description, machine)
-    known = {"workload": w.id, "description": description_hash(w.description), "target": machine["fingerprint"], "threads": 1, "space": space.version, "choice": space.default()}
-    old = [record(0, **known, torch_us=3.25), record(1, **known, memory={"ratio": 1.0}, torch_us=2.0), record(2, **known | {"space": space.version - 1}), record(3)]
+    return {"workload": w.id, "description": description_hash(w.description), "target": machine["fingerprint"], "threads": 1, "space": space.version, "choice": space.default()}
+
+
+def test_memory_counted_while_another_process_tunes(tmp_path, known):
+    path, service, root = tmp_path / "log.jsonl", Counting(), Path(__file__).parents[2]
+    append(path, record(0, **known))
+    service.meanwhile = lambda: subprocess.run([sys.executable, "-c", WRITER, str(path), "1", "3"], cwd=root, check=True)
+    assert len(logs.restate([path], service)) == 1
+    assert [r.get("seed") for r in read(path)[1:]] == [1] * 3 and read(path)[0]["memory"]["why"] == "so"
+
+
+def test_memory_is_written_into_records_and_nothing_else(tmp_path, known):
+    old = [record(0, **known, torch_us=3.25), record(1, **known, memory={"ratio": 1.0}, torch_us=2.0), record(2, **known | {"space": known["space"] - 1}), record(3)]
     path, service = tmp_path / "log.jsonl", Counting()
     path.write_text("".join(dumps(r) + "\n" for r in old) + "torn")
     assert len(logs.restate([tmp_path], service)) == 2
@@ -209,7 +249,7 @@ def test_memory_is_written_into_records_and_nothing_else(tmp_path):
     new = [loads(line) for line in lines[:4]]
     assert lines[4] == "torn" and lines[2:4] == [dumps(r) for r in old[2:]]
     assert [r.pop("memory")["why"] for r in new[:2]] == ["so", "so"] and old[1].pop("memory") and new == old and list(new[0]) == list(old[0])
-    assert service.jobs[0] == ("memory", {"description": w.description, "target": machine, "choice": space.default()})
+    assert service.jobs[0] == ("memory", {"description": parse(known["workload"]).description, "target": resolve("x86:avx512").with_threads(1).to_json(), "choice": known["choice"]})
     assert logs.restate([path], service) == []
 
 
