@@ -153,7 +153,7 @@ def regions(program, moved, tiles, trip, clip=True, reads=None, longer=None) -> 
             old = need.get(source.name, {})
             new = {}
             for d, (a, index) in enumerate(zip(source.axes, load.args)):
-                before = access.padding_before(load, d)
+                before = access.padding(load, d)[0]
                 lo, hi = interval(index, ranges)
                 lo, hi = lo - before, hi - before
                 if clip:

@@ -11,19 +11,13 @@ import math
 import numpy as np
 
 from ..lang import access
-from ..lang.size import value_of
-
-
-def padded(load) -> list:
-    """The dimensions of a read that are padded."""
-    return [d for d, pair in enumerate(load.data[1].amounts) if any(map(value_of, pair))] if load.data[1] else []
 
 
 def droppable(stage, load) -> bool:
     """Whether the terms of a stage are zero wherever this read meets its padding."""
     def factors(e):
         return factors(e.args[0]) + factors(e.args[1]) if e.op == "*" else [e]
-    return bool(padded(load)) and load.data[1].mode == "zeros" and stage.combiner == "sum" and any(f is load for f in factors(stage.body))
+    return bool(access.padded(load)) and load.data[1].mode == "zeros" and stage.combiner == "sum" and any(f is load for f in factors(stage.body))
 
 
 def left_out(stage, load, vec: str, tiles: dict, whole, unrolled) -> tuple:
@@ -34,7 +28,7 @@ def left_out(stage, load, vec: str, tiles: dict, whole, unrolled) -> tuple:
     extents = access.extents(stage)
     reduced = {a.name for a in stage.reduce}
     found = []
-    for d in padded(load):
+    for d in access.padded(load):
         names = {n for n in load.args[d].axes() if extents[n] > 1}
         known = names & reduced <= set(unrolled)
         if access.linear(load.args[d]) is not None and vec not in names and all(tiles.get(a, 1) == 1 or known and a in whole for a in names - reduced):
@@ -47,7 +41,7 @@ def inside(stage, load, d: int, size: int) -> float:
     extents, linear = access.extents(stage), access.linear(load.args[d])
     if linear is None:
         return 1.0
-    at = np.array([linear[1] - value_of(load.data[1].amounts[d][0])])
+    at = np.array([linear[1] - access.padding(load, d)[0]])
     *shorter, (longest, last) = sorted(((extents[name], step) for name, step in linear[0].items() if step)) or [(1, 1)]
     for extent, step in shorter:
         at = (at[:, None] + step * np.arange(extent)).reshape(-1)
@@ -56,7 +50,7 @@ def inside(stage, load, d: int, size: int) -> float:
     return float(np.sum(np.maximum(0, end - first)) / (len(at) * longest))
 
 
-def in_padding(program, stage, dims=padded) -> float:
+def in_padding(program, stage, dims=access.padded) -> float:
     """The share of a stage's terms that meet padding, in the dimensions that `dims(load)` names of its droppable reads."""
     share = 1.0
     for load in stage.body.loads():

@@ -187,12 +187,11 @@ class _Lowering:
             name, padding = load.data
             made = self.plan.stage(name)
             there = {d for d, a in enumerate(load.args) if made is not None and made.stage.combiner is None and a.op == "axis" and made.extents[made.stage.axes[d].name] >= p.extents[a.data] > true[a.data]}
-            clamp = {d for d, a in enumerate(load.args) if d not in there and beyond & set(a.axes()) and (padding is None or not any(value_of(v) for v in padding.amounts[d]))}
+            clamp = {d for d, a in enumerate(load.args) if d not in there and beyond & set(a.axes()) and not any(access.padding(load, d))}
             stored = self.tensors.get(name)
             if (source := self.plan.stage(name)) is not None:  # what tiles of the output lengthen is there
                 clamp -= {d for d, a in enumerate(source.stage.axes) if a.name in source.longer}
-            unpadded = padding is None or not any(value_of(v) for pair in padding.amounts for v in pair)
-            if stored is not None and unpadded and stored[1].split in clamp:  # whole blocks beyond the end: clamp the block, so that lanes stay side by side
+            if stored is not None and not access.padded(load) and stored[1].split in clamp:  # whole blocks beyond the end: clamp the block, so that lanes stay side by side
                 tensor, layout, _ = stored
                 clamp.discard(layout.split)
                 physical = layout.index([te.min(i, self._extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)])
@@ -208,7 +207,7 @@ class _Lowering:
         tests = []
         for operand in p.operands.values():
             for d in operand.skip:
-                at = self.value(operand.load.args[d], self.axes, None) - value_of(operand.load.data[1].amounts[d][0])
+                at = self.value(operand.load.args[d], self.axes, None) - access.padding(operand.load, d)[0]
                 tests.append(tirx.all(at >= 0, at < self._extent_of(operand.source, d)))
         for test in reversed(tests):
             term = tirx.if_then_else(test, term, _zero(term))
@@ -252,8 +251,7 @@ class _Lowering:
                 guard.append(logical[layout.split] < layout.extents[layout.split])
             name, padding = load.data
             for d, i in enumerate(index):
-                amounts = [value_of(v) for v in padding.amounts[d]] if padding else (0, 0)
-                if not any(amounts) and d in at:
+                if not any(access.padding(load, d)) and d in at:
                     span = operand.coords[at[d]][2] + operand.layout.extents[at[d]] if not isinstance(operand.layout.extents[at[d]], tirx.Var) else None
                     limit = self._extent_of(name, d)
                     if span is not None and isinstance(limit, int) and span > limit:
@@ -301,7 +299,7 @@ class _Lowering:
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
-                                 [o.source for o in p.operands.values() if o.kind == "stage" and not P.bordered(o.load)], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
+                                 [o.source for o in p.operands.values() if o.kind == "stage" and not access.padded(o.load)], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
                                  dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, steady=access.steady(stage),
                                  columns=P.columns(self.program, stage, p.vec)))

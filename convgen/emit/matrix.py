@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..lang import access
 from ..lang.expr import Expr
-from ..lang.size import tree_of, value_of
+from ..lang.size import tree_of
 
 EDGE = 16  # rows, columns and terms of the tile that one instruction multiplies
 _VECTOR = 8  # elements of 16 bits that one thread moves at once
@@ -72,11 +72,10 @@ def run_of_data(program, stage, product: Product) -> tuple:
     """(dim, width): along which dim of the data's matrix its memory runs, 0 rows or 1 terms, and how many neighbours there always lie side by side, at most 8."""
     spec = program.tensor(product.data.data[0])
     inner = spec.permutation(program.layout)[-1]
-    index, padding, extents = product.data.args[inner], product.data.data[1], access.extents(stage)
+    index, extents = product.data.args[inner], access.extents(stage)
     along = int(not set(index.axes()) & {n for n in product.rows if extents[n] > 1})
     last = (product.rows, product.terms)[along][-1]
-    padded = padding is not None and any(value_of(v) for v in padding.amounts[inner])
-    alone = index.op == "axis" and index.data == last and not padded
+    alone = index.op == "axis" and index.data == last and not any(access.padding(product.data, inner))
     return along, math.gcd(spec.shape[inner], extents[last], _VECTOR) if alone else 1
 
 

@@ -16,7 +16,7 @@ from ..lang.count import BYTES
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
 from ..lang.unfold import phases
-from . import borders, dot, matrix
+from . import banded, borders, dot, matrix
 from .layout import Layout
 
 
@@ -163,14 +163,14 @@ def make(program, choice: dict, lanes: int) -> Plan:
             for axis, tile in zip(tile_axes(program, stage, vec), sizes):
                 if axis is not None:
                     ext[axis] = -(-ext[axis] // tile) * tile
-            if steps := band(stage, choice):
+            if steps := banded.columns(stage.name, choice):
                 rows = columns(program, stage, vec)[0]
                 ext[rows] = -(-ext[rows] // steps) * steps
             blocks = -(-ext[vec] // width)
             tv = choice.get(f"{stage.name}.vectors", 1)
             vec_extent = -(-blocks // tv) * tv * width if tv > 1 else ext[vec]
         else:
-            for p in (p for p in plans.values() if band(p.stage, choice)):  # the last band is as long as all others
+            for p in (p for p in plans.values() if banded.columns(p.stage.name, choice)):  # the last band is as long as all others
                 for load in (l for l in p.stage.body.loads() if l.data[0] == stage.name):
                     rows = columns(program, p.stage, p.vec)[0]
                     ext |= {a.name: p.extents[rows] for a, index in zip(stage.axes, load.args) if index.op == "axis" and index.data == rows}
@@ -277,10 +277,9 @@ def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
     last = layout.order[-1]
     inner, perm = operand.coords[last], spec.permutation(program.layout)
     row, lane = dim(inner), None if straight else dim(operand.coords[layout.split])
-    padding = lambda d: [value_of(v) for v in load.data[1].amounts[d]] if load.data[1] is not None else [0, 0]
-    if row != perm[-1] or not straight and (lane in (None, row) or any(padding(lane))):
+    if row != perm[-1] or not straight and (lane in (None, row) or any(access.padding(load, lane))):
         return None  # a vector is data or padding as a whole
-    before, after = padding(row)
+    before, after = access.padding(load, row)
     first = inner[2] if inner[0] == "dim" else 0
     turn = Turn((len(perm) - 1, None if straight else perm.index(lane)), (len(layout.order) - 1, None if straight else len(layout.order)), layout.extents[last], before - first, before - first + spec.shape[row])
     return None if turn.padded and not (before or after) else turn  # reads beyond the data without padding are clamped
@@ -360,7 +359,7 @@ def _across(p: StagePlan, plans) -> tuple | None:
         if not along:
             continue
         source = plans.get(load.data[0])
-        if source is None or along != [source.layout.split] or load.args[along[0]].op != "axis" or bordered(load):
+        if source is None or along != [source.layout.split] or load.args[along[0]].op != "axis" or access.padded(load):
             return None
         lanes.add(source.lanes)
     width = lanes.pop() if len(lanes) == 1 else 1
@@ -406,12 +405,6 @@ def columns(program, stage, vec: str) -> tuple | None:
     return rows, [a.name for a in stage.reduce if all(a.name in t for t in taps)]
 
 
-def band(stage, choice) -> int:
-    """Steps of an output axis for which what a sum reads is produced together (see columns), 0 where it is produced otherwise."""
-    steps = choice.get(f"{stage.name}.producer")
-    return steps if isinstance(steps, int) else 0
-
-
 def reduce_order(stage, choice) -> list:
     """Reduced axes in loop order: channel outside, window taps, then (after blocking) channel inside."""
     r = access.roles(stage)
@@ -452,9 +445,8 @@ def _operand(program, p: StagePlan, load, choice, plans, number) -> Operand:
     if load.data[0] in program.constants:
         return _parameter(program, p, load, kinds, choice, label)
     source = plans.get(load.data[0])
-    amounts = [tuple(value_of(v) for v in pair) for pair in load.data[1].amounts] if load.data[1] else [(0, 0)] * len(load.args)
     skip = skipped(program, p.stage, load, choice)
-    padded = any(pair != (0, 0) for d, pair in enumerate(amounts) if d not in skip)
+    padded = any(d not in skip for d in access.padded(load))
     if source is not None and not padded and not skip:
         return Operand(load, "stage")
     spec = program.tensor(load.data[0])
@@ -472,7 +464,7 @@ def _operand(program, p: StagePlan, load, choice, plans, number) -> Operand:
         ranges = ranges_of(p)
         spans = [interval(a, ranges) for a in load.args]
         whole = p.layout.blocks * p.lanes == access.extents(p.stage)[p.vec]
-        in_a_row = moving == [innermost] and whole and not (kinds[innermost] == "window" and amounts[innermost] != (0, 0))
+        in_a_row = moving == [innermost] and whole and not (kinds[innermost] == "window" and any(access.padding(load, innermost)))
         contiguous = "other" not in kinds and (not moving or in_a_row)
         inline = choice.get(f"{p.stage.name}.padding", "stage") == "inline"
         blocked = choice.get(f"{p.stage.name}.pack") == "blocked" and not moving
@@ -480,16 +472,12 @@ def _operand(program, p: StagePlan, load, choice, plans, number) -> Operand:
         if all(map(math.isfinite, sum(spans, ()))) and (padded and not inline or blocked or beyond or not contiguous):
             shape = spec.shape if spec else source.stage.shape
             for d in skip:  # the copy holds the data alone
-                spans[d] = (amounts[d][0], amounts[d][0] + shape[d] - 1)
+                before = access.padding(load, d)[0]
+                spans[d] = (before, before + shape[d] - 1)
             operand = _staged(program, p, load, kinds, spans, choice, label, spec, source)
             operand.skip = skip
             return operand
     return Operand(load, "raw" if source is None else "stage", skip=skip)
-
-
-def bordered(load) -> bool:
-    """Whether a read reaches into a padding."""
-    return load.data[1] is not None and any(value_of(v) for pair in load.data[1].amounts for v in pair)
 
 
 def skipped(program, stage, load, choice) -> tuple:
@@ -518,7 +506,7 @@ def _parameter(program, p, load, kinds, choice, label) -> Operand:
     if moving and p.stage.combiner:
         extents[p.vec] = p.layout.blocks * p.lanes
     order = reduce_order(p.stage, choice)
-    if band(p.stage, choice):  # what is produced one by one is outside all others
+    if banded.columns(p.stage.name, choice):  # what is produced one by one is outside all others
         taps = columns(program, p.stage, p.vec)[1]
         order = [*taps, *(n for n in order if n not in taps)]
     axes = _axis_order(p.stage, load, order)

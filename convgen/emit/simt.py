@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..lang import access
 from ..lang.ranges import interval
-from ..lang.size import tree_of, value_of
+from ..lang.size import tree_of
 from . import plan as P
 from .layout import Layout
 
@@ -273,7 +273,7 @@ def _wide(program, p, load, d, choice) -> int:
     spec, terms = program.tensor(load.data[0]), access.linear(load.args[d])
     if spec is None or spec.dtype != "float32" or spec.permutation(program.layout)[-1] != d or spec.shape[d] % VECTOR or terms is None or terms[1]:
         return 1
-    if any(map(value_of, load.data[1].amounts[d])) if load.data[1] is not None else False:
+    if any(access.padding(load, d)):
         return 1
     sizes, steps = {t.axis: t.size for t in p.spread}, depth(p.stage, choice)
     span = 1 + sum(k * ((sizes | steps).get(a, 1) - 1) for a, k in terms[0].items())

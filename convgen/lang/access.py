@@ -108,9 +108,14 @@ def steady(stage) -> list:
     return [a.name for a in stage.axes if a.name not in moving] if gathered else []
 
 
-def padding_before(load, d: int) -> int:
-    """How far dim `d` of a read continues before the first element."""
-    return value_of(load.data[1].amounts[d][0]) if load.data[1] is not None else 0
+def padding(load, d: int) -> tuple:
+    """(before, after): how far dim `d` of a read continues before the first element and after the last."""
+    return tuple(map(value_of, load.data[1].amounts[d])) if load.data[1] is not None else (0, 0)
+
+
+def padded(load) -> list:
+    """The dims of a read that are padded."""
+    return [d for d in range(len(load.args)) if any(padding(load, d))]
 
 
 def on_axis(e: E.Expr, axis: str, extent: int):

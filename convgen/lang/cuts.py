@@ -35,9 +35,8 @@ def lengths(program, tiles: dict) -> dict:
                 continue
             own = access.extents(source)
             for d, (a, index) in enumerate(zip(source.axes, load.args)):
-                padded = load.data[1] is not None and any(value_of(v) for v in load.data[1].amounts[d])
                 end = interval(index, ranges)[1] + 1
-                if longer.keys() & set(index.axes()) and not padded and own[a.name] < end < math.inf:
+                if longer.keys() & set(index.axes()) and not any(access.padding(load, d)) and own[a.name] < end < math.inf:
                     of = found.setdefault(source.name, {})
                     of[a.name] = max(of.get(a.name, 0), end)
     return {name: axes for name, axes in found.items() if axes}

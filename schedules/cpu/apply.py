@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import s_tir
 
+from convgen.emit import banded
 from convgen.lang.cuts import tiles_of
 from . import across, columns, elementwise, loops as L, places, reads, store, terms, turn
 from .nest import Nest
@@ -63,8 +64,8 @@ def _cut(sch, blocks, cut, lanes):
 
 def _reduce(nest, by_name, widest) -> set:
     """Register tile inside, the sum around it, everything else outside in parallel (unless in a tile of the output). Returns the names of all blocks placed."""
-    sch, steps = nest.sch, nest.knob("producer")
-    if isinstance(steps, int):
+    sch = nest.sch
+    if steps := banded.columns(nest.b.stage, nest.choice):
         columns.enter(nest, steps)
     nest.settle()
     place = places.find(nest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import plan as P
+from convgen.emit import banded, plan as P
 from convgen.lang import access
 
 from . import limits
@@ -20,7 +20,7 @@ def of_columns(leaf, anchor, c) -> int:
     """For how many steps of the output what a sum reads is best produced together; 0 where its parameters stay in the second-level cache, so that tiles may pass over them."""
     s, ext, _ = anchor
     n, threads, l2 = s.name, leaf.target["threads"], leaf.target["l2"]
-    steps = [t for t in leaf.domains[f"{n}.producer"] if isinstance(t, int)]
+    steps = banded.numbers(leaf.domains[f"{n}.producer"])
     found = P.columns(leaf.program, s, c[f"{n}.vec"]) if steps else None
     if found is None:
         return 0
@@ -45,7 +45,7 @@ def of_rows(leaf, anchor, tiles, c) -> dict:
     """Copies in bands of rows where that is possible: few enough that little is copied twice, enough for every thread and for the second-level cache."""
     s, ext, roles = anchor
     n, threads, l2 = s.name, leaf.target["threads"], leaf.target["l2"]
-    trials = [c | {f"{n}.copies": b} for b in leaf.domains[f"{n}.copies"] if isinstance(b, int)]
+    trials = [c | {f"{n}.copies": b} for b in banded.numbers(leaf.domains[f"{n}.copies"])]
     trials = [t for t in trials if limits.of_anchor(leaf, n, tiles, t) is None]
     staged = sum(4 * math.prod(o.layout.shape) for o in P.make(leaf.program, c, leaf.lanes).stage(n).operands.values() if o.kind == "staged")
     if not trials or not staged:
@@ -77,7 +77,7 @@ def of_tiles(leaf, anchor, c) -> dict:
     rest = [a.name for a in s.axes if a.name not in (axis, c[f"{n}.vec"])]
     units = -(-ext[c[f"{n}.vec"]] // (c[f"{n}.lanes"] * c[f"{n}.vectors"])) * math.prod(ext[a] for a in rest)
     idle = lambda bands: -(-units * bands // threads) * threads / (units * bands)
-    trials = [t for t in (c | {f"{n}.order": b} for b in leaf.domains[f"{n}.order"] if isinstance(b, int)) if limits.of_anchor(leaf, n, {}, t) is None]
+    trials = [t for t in (c | {f"{n}.order": b} for b in banded.numbers(leaf.domains[f"{n}.order"])) if limits.of_anchor(leaf, n, {}, t) is None]
     if idle(1) <= _IDLE or not trials:
         return c
     data = 4 * ext[axis] * math.prod(ext[a.name] for a in s.reduce)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from convgen.emit import dot, plan as P
+from convgen.emit import banded, dot, plan as P
 from convgen.lang import access, count
 
 from . import bands, cutting, limits, tile
@@ -77,7 +77,7 @@ def _data(leaf, anchor, c) -> dict:
     block = 16 if 16 in blocks else (blocks[-1] if blocks else 0)
     # without a border the data can be read where it is
     plain = c[f"{s.name}.vec"] not in roles.spatial and "inline" not in leaf.domains[f"{s.name}.padding"] and leaf.readable(s)
-    return c | {f"{s.name}.pack": "plain" if plain else "blocked", f"{s.name}.block": 0 if P.band(s, c) else block}  # the sums of a band leave their registers once per tap
+    return c | {f"{s.name}.pack": "plain" if plain else "blocked", f"{s.name}.block": 0 if banded.columns(s.name, c) else block}  # the sums of a band leave their registers once per tap
 
 
 def _instruction(leaf, anchor, c) -> dict:

@@ -6,7 +6,7 @@ import math
 
 from convgen.emit import borders, dot, plan as P
 from convgen.lang import access, count
-from convgen.lang.size import tree_of, value_of
+from convgen.lang.size import tree_of
 
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
 PAGE = 4096  # addresses this far apart fall into one set of the first cache
@@ -166,7 +166,7 @@ def _blocks(anchor) -> list:
 
 def _paddings(program, anchor) -> list:
     s = anchor.stage
-    if not any(P.bordered(l) for l in s.body.loads()):
+    if not any(access.padded(l) for l in s.body.loads()):
         return ["stage"]
     skip = anchor.roles.window and _PADDING <= borders.in_padding(program, s) < 1
     return ["stage", "inline", *(["skip"] if skip else [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import plan as P
+from convgen.emit import banded, plan as P
 from convgen.lang.cuts import tiles_of
 
 _HEAVIEST = 2  # reductions that have features of their own
@@ -41,5 +41,5 @@ def _of_anchor(leaf, anchor, c, plan) -> list:
     unroll = math.prod([ext[w] for w in roles.window][-k("unroll"):]) if k("unroll") else 1
     return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
             math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") != "root",
-            math.log1p(k("copies") if isinstance(k("copies"), int) else 0), k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"),
-            leaf.program.layout == "channels_last", leaf.left_out(s, c), bool(c.get(f"{s.name}.dot")), math.log1p(P.band(s, c)), math.log(k("order")) if isinstance(k("order"), int) else 0.0]
+            math.log1p(banded.rows(s.name, c)), k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"),
+            leaf.program.layout == "channels_last", leaf.left_out(s, c), bool(c.get(f"{s.name}.dot")), math.log1p(banded.columns(s.name, c)), math.log(banded.tiles(s.name, c) or 1)]

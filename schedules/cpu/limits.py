@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import dot, plan as P
+from convgen.emit import banded, dot, plan as P
 from convgen.lang import access
 from convgen.lang.cuts import tiles_of
 
@@ -129,7 +129,7 @@ def _placed(leaf, anchor, c, k) -> str | None:
         return "there are no copies to place"
     if k("producer") == "tile" and k("order") != "position":
         return "a producer inside the tile would run again for every vector block"
-    if band := P.band(s, c):
+    if band := banded.columns(s.name, c):
         found = P.columns(leaf.program, s, k("vec"))
         if found is None or not domains.band_fits(band, ext[found[0]]) or band % k("tile2"):
             return "there are no such bands to produce columns for"
@@ -157,9 +157,9 @@ def _order(leaf, anchor, c, k) -> str | None:
     s, ext, _ = anchor
     if k("store") == "row" and k("order") == "position":
         return "a row is complete only when the vector blocks are outside"
-    if isinstance(k("order"), int):
+    if count := banded.tiles(s.name, c):
         axis = P.tile_axes(leaf.program, s, k("vec"))[0]
-        if axis is None or -(-ext[axis] // k("tile1")) % k("order") or P.row_phase(leaf.program, s) is not None:
+        if axis is None or -(-ext[axis] // k("tile1")) % count or P.row_phase(leaf.program, s) is not None:
             return "there are no such bands of tiles"
         if k("copies") != "root" or k("producer") != "root" or k("store") == "row":
             return "bands of tiles have neither copies nor whole rows of their own"
@@ -169,11 +169,11 @@ def _order(leaf, anchor, c, k) -> str | None:
 def _copies(leaf, anchor, c, k) -> str | None:
     """Bands of rows, and copies that would be made again and again."""
     s, ext, roles = anchor
-    if isinstance(k("copies"), int):
+    if count := banded.rows(s.name, c):
         axis1, axis2 = P.tile_axes(leaf.program, s, k("vec"))
         rows = roles.spatial[-2]
-        count = -(-ext[rows] // {axis1: k("tile1"), axis2: k("tile2")}.get(rows, 1))
-        if k("order") == "position" or k("producer") == "tile" or k("vec") == rows or count % k("copies") or k("copies") == count > 1:
+        steps = -(-ext[rows] // {axis1: k("tile1"), axis2: k("tile2")}.get(rows, 1))
+        if k("order") == "position" or k("producer") == "tile" or k("vec") == rows or steps % count or count == steps > 1:
             return "there are no such bands of rows"
         if anchor.dense and P.row_phase(leaf.program, s) is not None:
             return "bands do not part rows whose phases take turns"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from convgen.emit import banded
+
 from . import loops as L
 
 
@@ -16,7 +18,7 @@ class Nest:
     def __init__(self, sch, b, finish, store, choice, tiled):
         """`b`, `finish`, `store`: the lowering's Blocks of the sum and of what follows it, or None. `tiled`: whether a tile of the output surrounds all."""
         self.sch, self.b, self.finish, self.store, self.tiled = sch, b, finish, store, tiled
-        self._choice = choice
+        self.choice = choice
         self.block = sch.get_sblock(b.name)
         self.row = [axis for axis, _ in store.loops[-2:]] if store is not None and store.turn is not None and store.turn.phases > 1 else []
         loops = sch.get_loops(self.block)[int(tiled):]
@@ -29,7 +31,7 @@ class Nest:
 
     def knob(self, name, default=None):
         """The choice's value; sums that are little work have no knobs."""
-        return self._choice.get(f"{self.b.stage}.{name}", default)
+        return self.choice.get(f"{self.b.stage}.{name}", default)
 
     # -- over the output ------------------------------------------------------------------------------------------------
     def _split_output(self, loops):
@@ -54,13 +56,13 @@ class Nest:
 
     def _arrange(self):
         """Bring the loops over the output in order."""
-        order, outer = self.knob("order", "vector"), self.outer
-        if order == "position":
+        outer = self.outer
+        if self.knob("order", "vector") == "position":
             outer.append(outer.pop(outer.index(self.vectors)))
         elif self.tiles is not None and self.row[:1] != [self.b.vec] and "channel" in {role for _, role in self.b.reduce} and outer.index(self.tiles) < outer.index(self.vectors):
             outer.insert(outer.index(self.tiles), outer.pop(outer.index(self.vectors)))  # the vectors' operand stays in cache while the tiles pass
-        if isinstance(order, int):  # tiles in so many bands, each of which meets all vectors, while their operand stays in cache
-            band, inside = self.sch.split(self.tiles, [order, None])
+        if bands := banded.tiles(self.b.stage, self.choice):  # tiles in so many bands, each of which meets all vectors, while their operand stays in cache
+            band, inside = self.sch.split(self.tiles, [bands, None])
             outer[outer.index(self.tiles)] = self.tiles = inside
             outer.insert(outer.index(self.vectors), band)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from convgen.emit import banded
+
 
 @dataclass
 class Places:
@@ -23,10 +25,10 @@ def find(nest) -> Places:
     outer = nest.outer
     if nest.parts is not None:
         return Places(outer[-1], outer[-1], (nest.parts or outer)[-1], len(outer))
-    deep, bands = len(outer) > 2, nest.knob("copies")
+    deep, bands = len(outer) > 2, banded.rows(nest.b.stage, nest.choice)
     producers = outer[-2] if nest.knob("producer") == "tile" and deep else None  # the last position loop: the vector blocks run inside it
     shared = max(1, len(outer) - deep - (producers is not None))
-    if isinstance(bands, int) and deep:
+    if bands and deep:
         shared = _bands(nest, bands)
     row = outer[-2] if len(outer) > 1 and producers is None else None
     if nest.row:

@@ -23,15 +23,15 @@ def stage_of(id, name="sum"):
                                 "conv1d:n1,c2,o3,l9,k5;padding=0_4:f32.f32.f32:ncl", "involution2d:n1,c8,g2,h4,w5,k3x5;padding=1x2:f32.f32.f32:nchw"])
 def test_the_share_in_padding_is_a_count(id):
     program, stage = stage_of(id)
-    (load,) = [l for l in stage.body.loads() if borders.padded(l)]
+    (load,) = [l for l in stage.body.loads() if access.padded(l)]
     assert borders.droppable(stage, load)
     shape, extents = program.tensor(load.data[0]).shape, access.extents(stage)
-    names = sorted({n for d in borders.padded(load) for n in load.args[d].axes()})
+    names = sorted({n for d in access.padded(load) for n in load.args[d].axes()})
     meets = 0
     for point in itertools.product(*(range(extents[n]) for n in names)):
         index = [sum(k * dict(zip(names, point)).get(n, 0) for n, k in terms.items()) + c - value_of(pair[0])
                  for (terms, c), pair in zip(map(access.linear, load.args), load.data[1].amounts)]
-        meets += all(0 <= index[d] < shape[d] for d in borders.padded(load))
+        meets += all(0 <= index[d] < shape[d] for d in access.padded(load))
     total = 1
     for n in names:
         total *= extents[n]

@@ -4,7 +4,7 @@ import itertools
 import random
 
 from convgen import schedules
-from convgen.emit import plan as P
+from convgen.emit import banded, plan as P
 from convgen.lang import parse
 from convgen.runtime.cpu import missing
 from tests.emit.kernels import complaints, job, target
@@ -19,10 +19,10 @@ def leaf(id, machine=MACHINE):
     return schedules.space(parse(id).description, machine).leaves["direct"]
 
 
-def banded(space, draws, seed=0):
+def in_bands(space, draws, seed=0):
     """Random choices that produce columns in bands."""
     rng, found = random.Random(seed), []
-    steps = [v for v in space.domains["sum.producer"] if isinstance(v, int)]
+    steps = banded.numbers(space.domains["sum.producer"])
     for _ in range(4000):
         c = space.draw(rng) | {"sum.producer": rng.choice(steps), "sum.order": "vector", "sum.copies": "root", "sum.store": rng.choice(["row", "pass"])}
         if space.constraint(c) is None:
@@ -36,8 +36,8 @@ def test_columns_are_found_by_how_they_are_read():
     space = leaf(IDS[1])
     assert P.columns(space.program, space.anchors["sum"].stage, "o") == ("p", ["kh", "kw"])
     assert P.columns(space.program, space.anchors["sum"].stage, "q") is None  # vectors of positions: each would gather for itself
-    assert not [v for v in leaf("conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"] if isinstance(v, int)]
-    assert not [v for v in leaf("partial_conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"] if isinstance(v, int)]  # a window meets its producer's results many times
+    assert not banded.numbers(leaf("conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"])
+    assert not banded.numbers(leaf("partial_conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"])  # a window meets its producer's results many times
 
 
 def test_parameters_that_outgrow_the_cache_pass_once_per_band():
@@ -58,13 +58,13 @@ def test_one_band_is_sampled_tap_by_tap(kernels):
 
 def test_the_last_band_may_reach_beyond_the_plane():
     space = leaf(IDS[3])
-    assert [v for v in space.domains["sum.producer"] if isinstance(v, int)] == [1, 2, 4, 5, 10]  # of 19 rows: 20 are little more
-    plan = P.make(space.program, banded(space, 1)[0] | {"sum.tile2": 1, "sum.producer": 5}, space.lanes)
+    assert banded.numbers(space.domains["sum.producer"]) == [1, 2, 4, 5, 10]  # of 19 rows: 20 are little more
+    plan = P.make(space.program, in_bands(space, 1)[0] | {"sum.tile2": 1, "sum.producer": 5}, space.lanes)
     assert [plan.stage(n).extents["p"] for n in ("sampled", "sum")] == [20, 20]
 
 
 def test_kernels_with_bands_are_right(kernels):
-    asked = [(w := parse(id), job(w, machine, c)) for id, machine in zip(IDS, itertools.cycle(MACHINES)) for c in banded(leaf(id, machine), 1)]
+    asked = [(w := parse(id), job(w, machine, c)) for id, machine in zip(IDS, itertools.cycle(MACHINES)) for c in in_bands(leaf(id, machine), 1)]
     answers = kernels.ask([j for _, j in asked])
     wrong = [line for (w, _), a in zip(asked, answers) for line in complaints(w, a)]
     assert not wrong, "\n".join(wrong)
