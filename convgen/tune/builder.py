@@ -36,8 +36,11 @@ class LocalBuilder:
         self._count = 0
         self._slowest = 0.0
 
-    def build(self, description: dict, choices: list, deadline: float | None = None) -> list:
-        """Built, WorkerError or None (not begun by monotonic time `deadline`) for each choice (None = the space's default)."""
+    def build(self, description: dict, choices: list, deadline: float | None = None, grace: float = 0.0) -> list:
+        """Built, WorkerError or None (not begun by monotonic time `deadline`) for each choice (None = the space's default).
+
+        One in flight then may go on for `grace` seconds.
+        """
         symbol = "cg_" + hashlib.sha256(description["id"].encode()).hexdigest()[:12]
         jobs = []
         for choice in choices:
@@ -47,7 +50,7 @@ class LocalBuilder:
             jobs.append({"description": description, "target": self.target, "choice": choice, "directory": str(folder), "symbol": symbol})
         begun = time.monotonic()
         self._service.preload()
-        outcomes = self._service.build_many(jobs, self._timeout(), deadline=deadline)
+        outcomes = self._service.build_many(jobs, self._timeout(), deadline=deadline, grace=grace)
         self._slowest = max(self._slowest, time.monotonic() - begun)
         return [self._link(job, outcome) if isinstance(outcome, dict) else outcome for job, outcome in zip(jobs, outcomes)]
 

@@ -118,6 +118,18 @@ class Context:
         until = self.until()
         return None if until is None else until - self.environment.clock()
 
+    def rest(self) -> float | None:
+        """Seconds until the search of all workloads must stop: what a workload's own share does not end."""
+        return None if self.deadline is None else self.deadline - self.environment.clock()
+
+    def closed(self) -> bool:
+        """True once the search of all workloads must stop."""
+        return self.deadline is not None and self.rest() <= 0
+
+    def grace(self) -> float:
+        """Seconds that a build in flight may go on when its workload's share is over: ending it costs a fresh compiler, and that the next one's share."""
+        return 0.0 if self.turn is None else max(0.0, self.deadline - self.turn)
+
     def late(self) -> bool:
         """True once the search must stop, be it for this workload only."""
         left = self.left()

@@ -51,10 +51,6 @@ class CostModel:
 
         return [float(v) for v in self._booster.predict(xgboost.DMatrix(np.asarray(rows, np.float32)))]
 
-    def expected_gain(self, predictions: Sequence[float]) -> float:
-        """Fraction of the best time that the best of these predictions is expected to save (0 when none is faster)."""
-        return max(0.0, 1.0 - math.exp(min(predictions))) if predictions else 0.0
-
     def _fit(self, width: int) -> bool:
         if self._fitted == self.samples:
             return self._booster is not None

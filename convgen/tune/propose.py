@@ -24,7 +24,6 @@ class Proposer:
         self.random = random.Random(f"{seed}")
         self.tried: dict[str, dict] = {}
         self.exhausted = False
-        self.expected_gain = 1.0
 
     def mark(self, choice: dict) -> None:
         """Never propose this choice again."""
@@ -61,7 +60,6 @@ class Proposer:
         if predicted is None:
             self.random.shuffle(near)
             return [*chance[:count - count // 4], *near][:count]
-        self.expected_gain = self.model.expected_gain(predicted)
         by_model = sorted(range(len(chance)), key=lambda i: predicted[i])
         by_near = sorted(range(len(near)), key=lambda i: predicted[len(chance) + i])
         first, second = max(1, round(count * MODEL)), round(count * NEAR)

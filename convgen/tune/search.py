@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
+import math
 from contextlib import closing
 from typing import Any, Callable, Iterable, Mapping
 
@@ -19,6 +19,7 @@ from .task import Task
 log = logging.getLogger("convgen")
 
 WORTH = 0.01  # without a budget, tuning stops when less than this fraction is expected to be gained
+FAIR = 0.5  # of an equal part of the time: what every workload is searched for before the rest goes where it saves most
 FINAL_SECONDS = 1.0  # timing of one workload's final race
 BASELINE_NEEDS = 8.0  # seconds left of a workload's share below which PyTorch is not timed: importing it takes half of that
 
@@ -30,7 +31,8 @@ def tune(workloads, target="native", seconds: float | None = None, trials: int |
 
     workloads: one Workload, several, or {layer name: Workload} (a workload that stands several times counts as often).
     target: name, Target or its JSON. seconds: wall time of the whole call, compilation included; trials: candidates per
-    workload, those of earlier runs included. With neither, stops when the model expects to save under 1 %.
+    workload, those of earlier runs included. With neither, stops when under 1 % is expected to be saved. Every workload is searched
+    for half of an equal part of `seconds`, or until nothing is left to try; the rest goes where it saves most.
     logs: record folder(s) read first, the first is written to. A workload that was tuned before costs one re-measure unless
     `retune`. progress: called with a dict per event (store, trial, row, done). strategy: "model", or "random" for comparison.
     workers: parallel compile processes (default: one per core). rpc, key: measure on the servers that are registered under this
@@ -149,15 +151,25 @@ class _Run:
         if len(self.tasks) > 1:  # all have something to compare before the time goes where it is worth most
             self._in_turns(self.tasks, self._second)
             self._in_turns([t for t in self.tasks if not t.trials], self._second, 0.5)
+        part = self._fair_part()
         while not self.context.late():
             open_tasks = [t for t in self.tasks if t.row is None and not t.finished]
             if self.seconds is None and self.context.trials is None:
-                open_tasks = [t for t in open_tasks if t.expected_gain() >= WORTH]
+                open_tasks = [t for t in open_tasks if t.hope >= WORTH]
             if not open_tasks:
                 return
-            # What a trial here may save of the network's time; the order of the workloads breaks ties.
-            task = max(open_tasks, key=lambda t: t.expected_gain() * t.count * (t.best.least_us if t.best else 1.0))
-            task.batch(self._batch_size())
+            task, size = min(open_tasks, key=lambda t: t.searched), self._batch_size()
+            if task.searched < part:  # whoever had least comes first, so that all are alike if the time ends here
+                size = max(self._workers, min(size, math.ceil((part - task.searched) / task.seconds_each))) if task.seconds_each else size
+                with self.context.share(2 * part - task.searched):
+                    task.batch(size)
+            else:  # what a trial may save of the network's time
+                max(open_tasks, key=lambda t: t.hope * t.count * (t.best.least_us if t.best else 1.0)).batch(size)
+
+    def _fair_part(self) -> float:
+        """Seconds of searching that each workload has a right to, what it had already included."""
+        left, tasks = self.context.left(), [t for t in self.tasks if t.row is None]
+        return 0.0 if left is None or not tasks else FAIR * (left + sum(t.searched for t in tasks)) / len(tasks)
 
     def _in_turns(self, tasks: list[Task], step: Callable[[Task], None], part: float = 1.0) -> None:
         """A step for each, which takes no more than an equal share of the whole run, nor of the `part` of what is left."""
@@ -188,7 +200,7 @@ class _Run:
     def _second(self, task: Task) -> None:
         """Measure something beside the default, or the default itself where it took more than its share."""
         if task.row is None and not task.finished and len(task.trials) < 2 and not self.context.late():
-            task.batch(getattr(self.context.environment.builder, "workers", 1))
+            task.batch(self._workers)
 
     def _give_inputs(self, task: Task) -> None:
         """Hand the operator's own input generator (offsets, indices) to the measuring process, which knows descriptions only."""
@@ -200,4 +212,8 @@ class _Run:
 
     def _batch_size(self) -> int:
         """Enough to keep the compile workers busy, few enough that the model learns between batches."""
-        return max(8, 4 * getattr(self.context.environment.builder, "workers", len(os.sched_getaffinity(0))))
+        return max(8, 4 * self._workers)
+
+    @property
+    def _workers(self) -> int:
+        return getattr(self.context.environment.builder, "workers", 1)

@@ -17,8 +17,9 @@ from .result import Row
 log = logging.getLogger("convgen")
 
 KEPT = 4  # fastest candidates that race the default at the end, and whose code is kept until then
-FEW = 8  # trials before which nothing is known about what a workload may still gain
+HALVING = 8  # candidates that gained nothing and halve the hope for more
 BUSY = 1.5  # median over least time above which something else took the cores
+FIRST = 5.0  # seconds for the references and the first candidate of a workload, whatever building it left of its share
 LOOK = 32  # trials after which a workload where nearly all fail alike is given up
 
 
@@ -58,7 +59,8 @@ class Task:
         self.failures: dict[str, int] = {}
         self.digests: dict[str, Trial] = {}
         self.attempts = 0
-        self.stale = 0
+        self.hope = 0.5  # fraction of its time that more trials are expected to save
+        self.tried = 0  # candidates of this run
         self.searched = 0.0  # seconds of this run that went into this workload
         self.building = 0.0  # and into building its candidates, of those
         self.torch: dict | None = None  # median_us and min_us of the PyTorch baseline
@@ -137,12 +139,20 @@ class Task:
         """The fastest thoroughly verified trial."""
         return next((t for t in self.ranked() if t.verified), None)
 
-    def expected_gain(self) -> float:
-        """Fraction of its time that more trials are expected to save; halves with every batch that brought less than 1 %."""
-        if self.attempts < FEW or self.best is None:
-            return 0.5
-        promised = self.proposer.expected_gain if self.context.strategy == "model" else 0.5
-        return promised * 0.5 ** self.stale
+    @property
+    def seconds_each(self) -> float:
+        """What a candidate of this run took, building and references included; 0 before the first."""
+        return self.searched / self.tried if self.tried else 0.0
+
+    def _learn(self, before: float | None, candidates: int) -> None:
+        """Expect as much again as the last candidates saved (`before`: the best time without them), less with each that saved nothing.
+
+        The cost model cannot say this: trees promise no time below the least that they were taught.
+        """
+        best = self.best
+        if before is None and best is not None:
+            return  # the first time of all is no gain
+        self.hope = max(1.0 - best.least_us / before if best else 0.0, self.hope * 0.5 ** (candidates / HALVING))
 
     @property
     def finished(self) -> bool:
@@ -161,20 +171,19 @@ class Task:
         choices, self.seeds = self.seeds[:size], self.seeds[size:]
         if not choices:  # the default goes alone: everything later is judged against it
             choices = self.proposer.next(size, [t.choice for t in self.ranked()])
-        before = self.best.least_us if self.best else None
+        before, attempts = self.best.least_us if self.best else None, self.attempts
         if choices:
             context.environment.runner.begin(self.description)
-        outcomes = context.environment.builder.build(self.description, choices, context.until()) if choices else []
+        outcomes = context.environment.builder.build(self.description, choices, context.until(), context.grace()) if choices else []
         self.building += context.environment.clock() - begun
         measured = self._measure_together(choices, outcomes)
         for choice, outcome in zip(choices, outcomes):
-            if outcome is None or (isinstance(outcome, WorkerError) and context.late()):
+            if outcome is None or (context.closed() and self._can_wait(outcome, measured)):
                 self._postpone(choice)  # the clock ended it, not the candidate
                 continue
             self.attempt(choice, outcome, measured)
-        after = self.best.least_us if self.best else None
-        gained = before is None or after is None or after < 0.99 * before
-        self.stale = 0 if gained else self.stale + 1
+        self.tried += self.attempts - attempts
+        self._learn(before, self.attempts - attempts)
         self.searched += context.environment.clock() - begun
         self._give_up()
 
@@ -193,7 +202,7 @@ class Task:
             finished[digests[index]] = taken
 
         try:
-            taken = together([(o.path, o.entry) for o in new.values()], self.description, best.least_us if best else None, self.context.left(), done)
+            taken = together([(o.path, o.entry) for o in new.values()], self.description, best.least_us if best else None, self._longest(), done)
         except WorkerError:  # of what comes before any candidate (references); each will say so
             return {}
         except BaseException:
@@ -233,7 +242,7 @@ class Task:
                 if isinstance(taken, WorkerError):
                     raise taken
             else:
-                taken = runner.measure(outcome.path, outcome.entry, self.description, best.least_us if best else None, self.context.left())
+                taken = runner.measure(outcome.path, outcome.entry, self.description, best.least_us if best else None, self._longest())
             trial = Trial(choice, taken.median_us, taken.spread_us, taken.min_us, self.attempts + 1, taken.ratio, "", outcome, outcome.digest)
             if best is None or taken.min_us < best.least_us:
                 self.verify(trial)
@@ -245,6 +254,15 @@ class Task:
             return
         self.digests[outcome.digest] = trial
         self._keep(trial, taken.repeats)
+
+    def _longest(self) -> float | None:
+        """Seconds that measuring may take. Only references can be long: when they are there, what is built is worth measuring."""
+        rest, left = self.context.rest(), self.context.left()
+        return rest if rest is None or self.best is not None else min(rest, max(left, FIRST))
+
+    def _can_wait(self, outcome, measured: dict) -> bool:
+        """Whether a candidate is not looked at when the time is over: its failure may be the clock's, and there is another to serve."""
+        return isinstance(outcome, WorkerError) or (self.best is not None and outcome.digest not in measured)
 
     def _postpone(self, choice: dict) -> None:
         """Allow a choice again that was never really tried; the default and the best record's come before others."""

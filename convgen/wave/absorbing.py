@@ -133,7 +133,7 @@ class _Answers:
         self.work = {w["description"]["id"]: (w["flops"], w["bytes"]) for w in manifest["workloads"]}
         self.final: dict | None = None
 
-    def build(self, description, choices, deadline=None) -> list:
+    def build(self, description, choices, deadline=None, grace=0.0) -> list:
         """Nothing is built here: a candidate that is not of this wave does not race."""
         return [None] * len(choices)
 

@@ -31,8 +31,8 @@ class Sabotage:
     def __init__(self, builder, folder, then):
         self.builder, self.workers, self.count, self.folder, self.then = builder, builder.workers, 0, folder, then
 
-    def build(self, description, choices, deadline=None):
-        outcomes = self.builder.build(description, choices, deadline)
+    def build(self, description, choices, deadline=None, grace=0.0):
+        outcomes = self.builder.build(description, choices, deadline, grace)
         for built in outcomes:
             self.count += 1
             name = {3: "segfault", 4: "hang"}.get(self.count)

@@ -128,7 +128,7 @@ class FakeBuilder:
         self.clock, self.fail, self.cost, self.same = clock, fail, cost, same
         self.built = []
 
-    def build(self, description, choices, deadline=None):
+    def build(self, description, choices, deadline=None, grace=0.0):
         outcomes = []
         for choice in choices:
             if deadline is not None and self.clock.now >= deadline:

@@ -9,7 +9,7 @@ import pytest
 from convgen.errors import TargetError, TuneError, WorkerError
 from convgen.tune import tune
 from convgen.tune.records import choice_key, read
-from tests.tune.fakes import TARGET, FakeBaseline, FakeBuilder, FakeClock, FakeRunner, FakeWorkload, WideSpace, environment, formula, wide_formula, wrong
+from tests.tune.fakes import TARGET, FakeBaseline, FakeBuilder, FakeClock, FakeRunner, FakeSpace, FakeWorkload, WideSpace, environment, formula, wide_formula, wrong
 
 BEST = {"tile": 32, "unroll": 4}
 DEFAULT = {"tile": 4, "unroll": 1}
@@ -237,11 +237,35 @@ def test_no_budget_stops_when_nothing_is_to_be_gained(tmp_path):
 
 
 def test_budget_goes_where_time_is_spent(tmp_path):
+    env = wide_environment()
+    small, big = go([FakeWorkload(10), FakeWorkload(10000)], tmp_path, env, seconds=20.0).rows
+    assert big.trials > 2 * small.trials and small.trials >= 0.25 * (big.trials + small.trials) - 1
+
+
+def wide_environment(time=wide_formula):
+    """A device whose spaces no test can exhaust; a candidate takes 0.2 s."""
+    env = environment(time=lambda choice, size: size * time(choice))
+    env.space = WideSpace
+    return env
+
+
+@pytest.mark.parametrize("time", (wide_formula, lambda choice: 100.0, lambda choice: 100.0 + choice["tile"] % 7))
+def test_every_workload_is_searched_for_half_of_an_equal_part(tmp_path, time):
+    """However much longer others take, and whether or not there is anything to gain; the rest does not go to one alone."""
+    rows = go([FakeWorkload(10 * 4 ** n) for n in range(5)], tmp_path, wide_environment(time), strategy="random", seconds=60.0).rows
+    tried = [row.trials for row in rows]
+    assert sum(tried) * 0.2 == pytest.approx(50.0, abs=2.0)
+    assert min(tried) >= 0.5 * sum(tried) / len(tried) - 1 and max(tried) < 2.5 * sum(tried) / len(tried)
+    assert all(row.record["searched_s"] >= 4.8 for row in rows)
+
+
+def test_time_that_an_exhausted_space_leaves_goes_to_others(tmp_path):
+    few, many = FakeWorkload(10000), FakeWorkload(10)
     env = environment()
-    big, small = FakeWorkload(10000), FakeWorkload(10)
-    go([small, big], tmp_path, env, seconds=5.0)
-    tried = [w for w, _ in env.runner.measured]
-    assert tried.count(big.id) > 3 * tried.count(small.id) >= 3
+    env.space = lambda description, target: (FakeSpace if description["dims"]["N"] == few.size else WideSpace)(description, target)
+    env.runner.time = lambda choice, size: 1.0
+    rows = go([few, many], tmp_path, env, strategy="random", seconds=24.0).rows
+    assert rows[0].trials == 32 and sum(row.trials for row in rows) * 0.2 == pytest.approx(20.0, abs=2.0)
 
 
 class SlowRunner(FakeRunner):
@@ -279,6 +303,17 @@ def test_a_default_that_took_more_than_its_share_gets_another(tmp_path):
     env = environment(clock, runner=SlowRunner(clock, {many[0].id: 15.0}))
     row = go(many, tmp_path, env, seconds=100.0).rows[0]
     assert [c for w, c in env.runner.measured if w == many[0].id][0] == DEFAULT and row.trials >= 2 and row.note is None
+
+
+def test_a_time_too_short_for_all_serves_some_and_says_who_got_nothing(tmp_path):
+    """What building left no time of its share is measured all the same; those whose turn never came say so."""
+    clock, many = FakeClock(), [FakeWorkload(64 + n) for n in range(10)]
+    env = environment(clock, builder=FakeBuilder(clock, cost=5.0), runner=SlowRunner(clock, {w.id: 0.5 for w in many}))
+    rows = go(many, tmp_path, env, seconds=40.0).rows
+    served = [row for row in rows if row.us is not None]
+    assert len(served) == 5 and all(row.record["choice"] == DEFAULT and row.note.startswith("only one candidate") for row in served)
+    notes = [row.note for row in rows if row.us is None]
+    assert notes[-1] == "no candidate was measured in the time given; the default schedule will be used" and all(n.startswith("no candidate was measured") for n in notes)
 
 
 def test_a_baseline_takes_no_more_than_half_of_its_share(tmp_path):

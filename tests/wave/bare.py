@@ -45,7 +45,7 @@ class Planted:
     def __init__(self, folder: Path, variants, shape):
         self.folder, self.variants, self.shape, self.made = folder, list(variants), shape, {}
 
-    def build(self, description, choices, deadline=None):
+    def build(self, description, choices, deadline=None, grace=0.0):
         return [self._built(choice) for choice in choices]
 
     def _built(self, choice):

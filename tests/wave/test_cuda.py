@@ -65,7 +65,7 @@ class Emulating:
     def __init__(self, folder: Path, target: dict, faults):
         self.folder, self.target, self.faults = folder, target, list(faults)
 
-    def build(self, description, choices, deadline=None):
+    def build(self, description, choices, deadline=None, grace=0.0):
         return [self._built(description, choice) for choice in choices]
 
     def _built(self, description, choice):
