@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 from tvm import te
 
 from ..lang import access
 from ..lang.size import value_of
 from .layout import Layout
-from .lower import _COMBINE, _Lowering
+from .values import COMBINE, Values
 
 
 @dataclass
@@ -59,11 +58,11 @@ def _facts(names, tensors) -> list:
     return [(name, [int(n) for n in t.shape], str(t.dtype)) for name, t in zip(names, tensors)]
 
 
-class _Plain(_Lowering):
+class _Plain(Values):
     """Border tensors, their padded copies, and stages that have the output's axes, in the memory order of the workload; other stages as they are written."""
 
     def __init__(self, program):
-        super().__init__(SimpleNamespace(program=program))
+        super().__init__(program)
         self.padded: dict = {}
         self.order = program.output.permutation(program.layout)
         self.axes_of_output = [a.name for a in program.stages[-1].axes]
@@ -76,7 +75,7 @@ class _Plain(_Lowering):
 
         def body(*index):
             value = self.value(stage.body, dict(zip(names, index)) | reduced, self.read)
-            return _COMBINE[stage.combiner](value, axis=list(reduced.values())) if stage.combiner else value
+            return COMBINE[stage.combiner](value, axis=list(reduced.values())) if stage.combiner else value
         layout = Layout([value_of(a.size) for a in stage.axes], self.order if names == self.axes_of_output else None)
         self.tensors[stage.name] = (te.compute(layout.shape, lambda *physical: body(*layout.logical(physical)), name=stage.name), layout, stage)
 
