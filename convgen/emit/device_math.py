@@ -39,10 +39,10 @@ static __device__ __forceinline__ float convgen_tanh(float x) {
 static __device__ __forceinline__ float convgen_erf(float x) {
   float size = fabsf(x), s = x * x, t = min(4.0f, size);
   float small = fmaf(fmaf(fmaf(fmaf(fmaf(fmaf(-5.96761703e-4f, s, 4.99119423e-3f), s, -2.67681349e-2f), s, 1.12819925e-1f), s, -3.76125336e-1f), s, 1.28379166e-1f), x, x);
-  float slope = fmaf(fmaf(fmaf(fmaf(fmaf(2.79984294e-4f, t, -4.36421347e-3f), t, 3.19630122e-2f), t, -0.149728505f), t, -0.919500124f), t, -1.62675070f);
-  float whole = rintf(fmaf(slope, t, -3.16144963e-4f)), r = fmaf(slope, t, -3.16144963e-4f - whole);
-  float p = fmaf(fmaf(fmaf(fmaf(fmaf(fmaf(1.53458017e-4f, r, 1.33999311e-3f), r, 9.61848900e-3f), r, 5.55032878e-2f), r, 0.240226469f), r, 0.693147206f), r, 1.0f);
-  float large = 1.0f - __int_as_float(__float_as_int(p) + (int)whole * (1 << 23));
+  float slope = fmaf(fmaf(fmaf(fmaf(fmaf(2.79996020e-4f, t, -4.36428050e-3f), t, 3.19631600e-2f), t, -0.149728660f), t, -0.919500053f), t, -1.62675071f);
+  float whole = rintf(fmaf(slope, t, -3.16144960e-4f)), r = fmaf(slope, t, -3.16144960e-4f - whole);
+  float p = fmaf(fmaf(fmaf(1.53292640e-4f, r, 1.33909690e-3f), r * r, fmaf(9.61849900e-3f, r, 5.55035960e-2f)), r * r, fmaf(0.240226477f, r, 0.693147182f));
+  float large = 1.0f - __int_as_float(__float_as_int(fmaf(p, r, 1.0f)) + (int)whole * (1 << 23));
   return size > 0.927734375f ? (x < 0.0f ? -large : large) : small;
 }
 

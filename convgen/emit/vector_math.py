@@ -21,6 +21,15 @@ def _poly(x, coefficients):
     return value
 
 
+def _by_pairs(x, coefficients):
+    """The same for an even number of coefficients in steps of x * x: half as many that wait for each other."""
+    square, pairs = x * x, [_f(a) * x + _f(b) for a, b in zip(coefficients[::2], coefficients[1::2])]
+    value = pairs[0]
+    for pair in pairs[1:]:
+        value = value * square + pair
+    return value
+
+
 def _bits(x):
     return tirx.reinterpret("int32", x)
 
@@ -63,10 +72,10 @@ def erf(x):
     size, s = te.abs(x), x * x
     small = x * _poly(s, (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)) + x
     t = te.min(_f(4.0), size)  # from here on erf rounds to one
-    slope, start = _poly(t, (2.79984294e-4, -4.36421347e-3, 3.19630122e-2, -0.149728505, -0.919500124, -1.62675070)), _f(-3.16144963e-4)
+    slope, start = _poly(t, (2.79996020e-4, -4.36428050e-3, 3.19631600e-2, -0.149728660, -0.919500053, -1.62675071)), _f(-3.16144960e-4)
     whole = nearest(slope * t + start)
     r = _fma(slope, t, start - whole)  # what is left of the exponent, rounded once
-    p = _poly(r, (1.53458017e-4, 1.33999311e-3, 9.61848900e-3, 5.55032878e-2, 0.240226469, 0.693147206, 1.0))
+    p = _by_pairs(r, (1.53292640e-4, 1.33909690e-3, 9.61849900e-3, 5.55035960e-2, 0.240226477, 0.693147182)) * r + _f(1.0)
     large = _f(1.0) - tirx.reinterpret("float32", _bits(p) + (whole.astype("int32") << tirx.const(23, "int32")))
     return tirx.Select(size > _f(0.927734375), _sign_of(x, large), small)
 
