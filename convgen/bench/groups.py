@@ -47,7 +47,7 @@ def group(workload) -> str:
 def contractions(program) -> list["Contraction"]:
     """The sums of products that a call does with data, those left out that make kernels."""
     positions = _positions(program)
-    found = [c for s in program.run_stages if (c := _contraction(program, s, positions))]
+    found = [c for s in program.run_stages if (c := _contraction(s, positions))]
     made = _kernel_side(program, found)
     return [c for c in found if c.stage.name not in made]
 
@@ -90,7 +90,7 @@ def _positions(program) -> dict:
     return found
 
 
-def _contraction(program, stage, positions) -> Contraction | None:
+def _contraction(stage, positions) -> Contraction | None:
     here = {stage.axes[d].name for d in positions.get(stage.name, ())}
     reduced = {a.name for a in stage.reduce}
     if stage.combiner != "sum" or not here:

@@ -7,7 +7,7 @@ import os
 import statistics
 from dataclasses import dataclass, field
 
-from . import data, efficiency, memory
+from . import data, memory
 from .contestants import PRODUCTS
 from .groups import GROUPS, OTHER
 from .roofline import Roofline
@@ -199,6 +199,7 @@ class Result:
     def networks(self) -> dict[str, dict]:
         """Suite → seconds of its layers one after another, counted as often as the network uses them: ideal, waterline, ours, the best peer of each layer.
 
+        Ideal: their arithmetic at the machine's peak; waterline: each layer by itself as fast as its roofline lets it be (Lavin, arXiv:2404.03617; the definitions are ours).
         "missing" counts layers that are in none of these sums because they failed, have no peer or were left out. Without suites there is one network, "all".
         """
         races, names = self.races, {}
@@ -218,7 +219,7 @@ class Result:
         roof = Roofline.from_json(timed[0][0].ours["roofline"])
         total = lambda us: sum(us(r) * n for r, n in timed) * 1e-6
         count = sum(n for _, n in timed)
-        return {"layers": count, "missing": sum(n for _, n in layers) + left_out - count, "ideal": efficiency.ideal([r.ours["flops"] * n / r.ours.get("rate", 1) for r, n in timed], roof.gflops * 1e9),
+        return {"layers": count, "missing": sum(n for _, n in layers) + left_out - count, "ideal": sum(r.ours["flops"] * n / r.ours.get("rate", 1) for r, n in timed) / (roof.gflops * 1e9),
                 "waterline": total(lambda r: r.ours["roofline_us"]), "convgen": total(lambda r: r.ours["median_us"]), "best peers": total(lambda r: r.best["median_us"])}
 
     def fused(self) -> list[tuple[str, float]]:

@@ -17,7 +17,6 @@ from . import plan as P
 from .layout import Layout
 
 VECTOR = 4  # elements that one instruction loads at most
-SLOTS = ("f", "y", "x")  # the axes of a tile: of a plain axis where operands are reused, of the last two positions
 
 
 @dataclass
@@ -119,7 +118,7 @@ def near(each: int, window) -> int:
     return each if window or each <= VECTOR or each % VECTOR else VECTOR
 
 
-def shareable(program, stage, load, choice: dict) -> bool:
+def shareable(stage, load) -> bool:
     """Whether a block may copy what this read takes: its positions do not depend on data, and threads or terms of a tile meet the same elements."""
     if stage.combiner is None or any(e.op == "load" for a in load.args for e in a.walk()) or _conditional(stage, load):
         return False
@@ -230,7 +229,7 @@ def _operand(program, p, load, choice, plans, number) -> P.Operand:
         wide = VECTOR if last in axes and any(t.axis == last and t.size % VECTOR == 0 for t in p.spread) else 1
         return _packed(program, load, axes, label, p.extents, last, wide)
     source = plans.get(load.data[0])
-    if choice.get(f"{stage.name}.data") == "shared" and not choice.get(f"{stage.name}.fused") and shareable(program, stage, load, choice) \
+    if choice.get(f"{stage.name}.data") == "shared" and not choice.get(f"{stage.name}.fused") and shareable(stage, load) \
             and shared(program, stage, load, choice):
         return _shared(program, p, load, label, source, choice)
     return P.Operand(load, "raw" if source is None else "stage")

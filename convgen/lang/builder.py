@@ -202,8 +202,8 @@ class Builder:
         last = self._trace.stages[-1] if self._trace.stages else None
         if last is not None and value.op == "load" and value.data == (last.name, None) and all(a.op == "axis" for a in value.args):
             if sorted(a.data for a in value.args) == sorted(a.data for a in axes) == sorted(a.data for a in last.axes):
-                last.axes = axes  # nothing else has read it yet: store it in the order asked for
-                value.__init__(value.op, axes, value.dtype, value.data)
+                last.axes = axes  # no stage has read it yet: store it in the order asked for
+                value.reindex(axes)
                 return E.Tensor(last.name, [a.size for a in axes], kind=value.dtype)
         return self._materialise(value, [], None, name, axes)[0]
 

@@ -27,6 +27,10 @@ class Expr:
         self.op, self.args, self.dtype, self.data = op, tuple(args), dtype, data
         self._loads = self._axes = None  # found when first asked for: spaces ask thousands of times
 
+    def reindex(self, args):
+        """Read at these indices from now on, also in every expression that holds this load already."""
+        self.args, self._loads, self._axes = tuple(args), None, None
+
     def __add__(self, o): return binary("+", self, o)
     def __radd__(self, o): return binary("+", o, self)
     def __sub__(self, o): return binary("-", self, o)

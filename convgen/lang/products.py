@@ -115,7 +115,7 @@ def _pair(a: Operand, b: Operand, out: list[str], extents: dict) -> np.ndarray:
     if not reduced or not rows:
         return _einsum([a, b], out, extents)
     if _size(columns, extents) < _FEW:
-        found = _sliding(a, b, rows, reduced)
+        found = _sliding(a, rows, reduced)
         if found and len(reduced) > 1:
             return _diagonals(a, b, *found, out, extents)
         if found and extents[reduced[0]] >= _LONG:
@@ -124,7 +124,7 @@ def _pair(a: Operand, b: Operand, out: list[str], extents: dict) -> np.ndarray:
     return _matrices(a, b, rows, reduced, columns, out, extents)
 
 
-def _sliding(a, b, rows, reduced) -> tuple | None:
+def _sliding(a, rows, reduced) -> tuple | None:
     """(dim of a, position p, tap r) where p and r stand together in that dim and p nowhere else."""
     for d, (terms, _) in enumerate(a.dims):
         for p, r in itertools.product([n for n in terms if n in rows], [n for n in terms if n in reduced]):

@@ -75,7 +75,7 @@ class Workload:
         specs = list(op.attributes.values())
         every = [t["name"] for t in tensors]
         tensors_first = every if "bias" in every or not op.epilogue else [*every, "bias"]
-        window = {n: window_trees(op, n) for n, s in op.attributes.items() if s["type"] == "pads" and len(op.window_dims()) == s["rank"]}
+        window = {n: window_trees(op) for n, s in op.attributes.items() if s["type"] == "pads" and len(op.window_dims()) == s["rank"]}
         return {
             "operator": op.name, "hash": p.hash[:8], "summary": op.summary, "formula": formula(p), "tensors": tensors, "attributes": specs,
             "positional": op.positional or tensors_first, "when": p.when, "checks": p.checks,
@@ -168,7 +168,7 @@ class Workload:
         return self.op.baseline is not None
 
 
-def window_trees(op, attribute) -> list:
+def window_trees(op) -> list:
     """What padding='same' adds up to per spatial dim: dilation (kernel - 1)."""
     dilated = op.attributes.get("dilation", {}).get("type") == "ints"
     trees = []
@@ -231,7 +231,7 @@ def make(op, kw) -> Workload:
         if spec["type"] == "pads" and isinstance(value, str) and value == "same" and len(window) == spec["rank"]:
             if any(v != 1 for v in attributes.get("stride", ())):
                 raise ArgumentError(f"{op.name}: padding='same' needs stride 1, got {attributes['stride']}")
-            total = [evaluate(t, scope) for t in window_trees(op, n)]
+            total = [evaluate(t, scope) for t in window_trees(op)]
         attributes[n] = A.canonical(op.name, spec, value, total)
         if spec["type"] == "str":
             check_text(op.name, n, attributes[n])

@@ -6,6 +6,7 @@ from ..lang import choice, either, integer, ints, normal, operator, pads
 from . import plain, torch_forms
 
 MODES = ("zeros", "reflect", "replicate", "circular")
+_POSITIONAL = "x weight bias stride padding dilation groups"  # as the functions of torch.nn.functional take them
 _LENGTHS = {1: "L", 2: "H W", 3: "D H W"}
 _WINDOWS = {1: "K", 2: "KH KW", 3: "KD KH KW"}
 _OUTPUTS = {1: "LO", 2: "P Q", 3: "DO P Q"}
@@ -79,18 +80,14 @@ def convolve_transposed(o, rank, stride, padding, output_padding, groups, dilati
     return o.sum(w[(channel, oc % out_per_group, *ks)] * value, [c, *ks])
 
 
-def _direct(rank):
-    return "x weight bias stride padding dilation groups"
-
-
-@operator(dims="N C O L K", cite="torch.nn.functional.conv1d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_direct(1),
+@operator(dims="N C O L K", cite="torch.nn.functional.conv1d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_POSITIONAL,
           workloads=["n16,c512,o512,l1024,k3;padding=1:f32.f32.f32:ncl", "n16,c512,o512,l1024,k3;padding=4,dilation=4:f32.f32.f32:ncl", "n1,c64,o64,l1024,k5;padding=2:f32.f32.f32:nlc"])
 def conv1d(o, *, stride=ints(1), padding=pads(1), dilation=ints(1), groups=integer(), padding_mode=choice(*MODES)):
     """1-D convolution (cross-correlation), as torch.nn.functional.conv1d."""
     return convolve(o, 1, stride, padding, dilation, groups, padding_mode)
 
 
-@operator(dims="N C O H W KH KW", cite="torch.nn.functional.conv2d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_direct(2),
+@operator(dims="N C O H W KH KW", cite="torch.nn.functional.conv2d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_POSITIONAL,
           workloads=["n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nchw", "n1,c128,o128,h28,w28,k3x3;padding=1:f32.f32.f32:nchw",
                      "n1,c256,o256,h14,w14,k3x3;padding=1:f32.f32.f32:nchw", "n1,c512,o512,h7,w7,k3x3;padding=1:f32.f32.f32:nchw",
                      "n1,c64,o256,h56,w56,k1x1:f32.f32.f32:nchw", "n1,c3,o64,h224,w224,k7x7;stride=2,padding=3:f32.f32.f32:nchw"])
@@ -99,7 +96,7 @@ def conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integ
     return convolve(o, 2, stride, padding, dilation, groups, padding_mode)
 
 
-@operator(dims="N C O D H W KD KH KW", cite="torch.nn.functional.conv3d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_direct(3),
+@operator(dims="N C O D H W KD KH KW", cite="torch.nn.functional.conv3d", baseline=torch_forms.conv, convolution=plain.convolution, positional=_POSITIONAL,
           workloads=["n1,c32,o32,d32,h32,w32,k3x3x3;padding=1:f32.f32.f32:ncdhw", "n1,c16,o32,d8,h56,w56,k3x3x3;padding=1,dilation=2:f32.f32.f32:ncdhw:act=relu,bias"])
 def conv3d(o, *, stride=ints(3), padding=pads(3), dilation=ints(3), groups=integer(), padding_mode=choice(*MODES)):
     """3-D convolution (cross-correlation), as torch.nn.functional.conv3d."""
@@ -138,7 +135,7 @@ def covered(o, name, length, kernel, out, stride, padding, dilation):
     return o.stage(o.float(kernel) / o.maximum(met[p], 1.0), (p,), name=f"{name}_ratio")
 
 
-@operator(dims="N C O H W KH KW", cite="arXiv:1811.11718", formulations={"conv2d, then a table": torch_forms.PARTIAL_PADDING}, positional=_direct(2),
+@operator(dims="N C O H W KH KW", cite="arXiv:1811.11718", formulations={"conv2d, then a table": torch_forms.PARTIAL_PADDING}, positional=_POSITIONAL,
           workloads=["n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nchw", "n1,c64,o64,h56,w56,k3x3;padding=1:f32.f32.f32:nhwc", "n1,c512,o512,h7,w7,k3x3;padding=1:f32.f32.f32:nchw",
                      "n1,c3,o64,h224,w224,k7x7;stride=2,padding=3:f32.f32.f32:nchw"])
 def partial_padding_conv2d(o, *, stride=ints(2), padding=pads(2), dilation=ints(2), groups=integer()):

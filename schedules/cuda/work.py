@@ -101,7 +101,7 @@ class Work:
         self.operations = max(1, sum(1 for e in stage.body.walk() if e.dtype == "float" and e.op not in ("load", "const", "table", "float")))
         self.chunked = simt.chunked(stage)
         self.divided, self.apart = simt.divided(program, stage)
-        self.shareable = {id(r): simt.shareable(program, stage, r.load, {}) for r in self.reads}
+        self.shareable = {id(r): simt.shareable(stage, r.load) for r in self.reads}
         self.last = self._last()
         self.out = [a.name for a in stage.axes]
         self.reduced = [a.name for a in stage.reduce]

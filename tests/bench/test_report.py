@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convgen import bench
-from convgen.bench import efficiency, memory, suites
+from convgen.bench import memory, suites
 from convgen.bench.groups import GROUPS, group
 from convgen.bench.data import append, keep_whole
 from convgen.bench.report import APART, Result
@@ -243,30 +243,6 @@ def test_suites(name):
     lines = [line.partition("#")[0].strip() for line in suites.path(name).read_text().splitlines()]
     assert [case.workload.id for case in cases] == [line for line in lines if line]
     assert all(case.name for case in cases) and len({case.workload for case in cases}) == len(cases)
-
-
-positive = st.floats(1e-3, 1e3)
-layers = st.lists(st.tuples(positive, positive), min_size=1, max_size=6)
-
-
-@given(layers, positive, positive)
-def test_waterline(layers, peak, bandwidth):
-    """One roofline point over-estimates; fusing two layers never lowers the highest efficiency."""
-    flops, nbytes = map(list, zip(*layers))
-    highest = efficiency.highest(flops, nbytes, peak, bandwidth)
-    assert 0 < highest <= 1 + 1e-9
-    assert efficiency.single_point(flops, nbytes, peak, bandwidth) >= highest * (1 - 1e-9)
-    if len(layers) > 1:
-        fused = efficiency.highest([flops[0] + flops[1], *flops[2:]], [max(nbytes[0], nbytes[1]), *nbytes[2:]], peak, bandwidth)
-        assert fused >= highest * (1 - 1e-9)
-
-
-@given(layers, positive, positive)
-def test_one_point_suffices_where_all_layers_are_on_one_side(layers, peak, bandwidth):
-    flops, nbytes = map(list, zip(*layers))
-    sides = {efficiency.submerged(f, b, peak, bandwidth) for f, b in layers}
-    if len(sides) == 1:
-        assert efficiency.single_point(flops, nbytes, peak, bandwidth) == pytest.approx(efficiency.highest(flops, nbytes, peak, bandwidth))
 
 
 def test_roofline_takes_the_cache_that_fits():
