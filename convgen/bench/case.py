@@ -96,9 +96,3 @@ def canonical(v, permutation):
     if out.stride() != tuple(strides) or out.storage_offset():
         raise ArgumentError(f"a tensor of shape {tuple(v.shape)} has strides {out.stride()} instead of {tuple(strides)}")
     return out
-
-
-def numpy_of(v) -> np.ndarray:
-    """Logical values of a torch tensor (half types widened)."""
-    from ..lang.sampling import to_numpy
-    return to_numpy(v)

@@ -153,6 +153,7 @@ class Roles:
 
 
 def roles(stage) -> Roles:
+    """The role of each axis of a stage, from how it occurs in the indices (see the module)."""
     out, red = [a.name for a in stage.axes], [a.name for a in stage.reduce]
     single = {n for n, e in extents(stage).items() if e == 1}  # an axis of one step moves nothing
     window, spatial, gathered = set(), set(), set()

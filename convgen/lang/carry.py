@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
+from . import access
 from .ranges import interval, whole
-from .size import value_of
 
 
 class Magnitude:
@@ -51,7 +51,7 @@ def most(program, tensors) -> float:
     """An upper bound of every M of a program without evaluating it, from the largest element of each tensor; infinite where that is not enough to know."""
     found = {t.name: float(np.max(np.abs(tensors[t.name]), initial=0.0)) for t in program.tensors}
     for stage in program.stages:
-        extents = {a.name: value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+        extents = access.extents(stage)
         terms = math.prod(extents[a.name] for a in stage.reduce) if stage.combiner == "sum" else 1
         found[stage.name] = terms * _most(stage.body, found, whole(extents))
     return max(found[s.name] for s in program.stages)

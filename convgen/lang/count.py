@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from . import expr as E
+from . import access, expr as E
 from .ranges import simplify
 
 BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int32": 4, "int64": 8, "uint16": 2, "int8": 1, "uint8": 1}
@@ -23,7 +23,7 @@ def stage_flops(stage) -> int:
     An operation counts once per point of the axes it depends on, a combination once per element. Terms that a condition on axes alone makes zero (the
     taps of a transposed convolution between two inputs) are not work; taps in the padding are, as everywhere in the literature.
     """
-    extents = {a.name: E.value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+    extents = access.extents(stage)
     body = simplify(stage.body, extents)
     every = tuple(extents)
     work = Fraction(math.prod(extents.values()) if stage.combiner else 0)

@@ -1,7 +1,7 @@
 """Index and value expressions: what a stage computes at one point of its iteration space.
 
-One immutable node type serves indices and elements of integer tensors (`int`), other values (`float`) and conditions (`bool`). Nodes know nothing of targets; the
-oracle, the formula printer, the counters, the role analysis and every emitter walk the same tree.
+One node type serves indices and elements of integer tensors (`int`), other values (`float`) and conditions (`bool`); only `reindex` ever changes one. Nodes know nothing
+of targets; the oracle, the formula printer, the counters, the role analysis and every emitter walk the same tree.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class Axis(Expr):
 
 
 def lift(v) -> Expr:
+    """A number, size or condition as an expression; an expression as it is. Raises ArgumentError for anything else."""
     if isinstance(v, Expr):
         return v
     if isinstance(v, Size):
@@ -134,6 +135,7 @@ def constant(e: Expr):
 
 
 def binary(op, a, b) -> Expr:
+    """`a op b`: of two integers an integer, folded where both are known or one changes nothing; else a float. Raises ArgumentError for conditions and `/` of integers."""
     a, b = lift(a), lift(b)
     if "bool" in (a.dtype, b.dtype):
         raise ArgumentError(f"cannot compute {op} with the condition {a if a.dtype == 'bool' else b!r}; use o.select(condition, 1.0, 0.0)")
@@ -154,6 +156,7 @@ def binary(op, a, b) -> Expr:
 
 
 def unary(op, a) -> Expr:
+    """A function of one value: integers stay integers under "neg" and "abs" only."""
     a = lift(a)
     if op in ("neg", "abs"):
         return Expr(op, (a,), a.dtype)
@@ -161,6 +164,7 @@ def unary(op, a) -> Expr:
 
 
 def compare(op, a, b) -> Expr:
+    """The condition `a op b`; as floats where only one is an integer."""
     a, b = lift(a), lift(b)
     if a.dtype != b.dtype:
         a, b = to_float(a), to_float(b)
@@ -168,6 +172,7 @@ def compare(op, a, b) -> Expr:
 
 
 def to_float(e) -> Expr:
+    """An integer or index as a float value."""
     e = lift(e)
     if e.dtype == "float":
         return e
@@ -241,6 +246,7 @@ class Tensor:
 
 
 def to_json(e: Expr):
+    """As lists, strings and numbers; `from_json` makes the same expression of them."""
     if e.op == "axis":
         return ["axis", e.data]
     if e.op == "const":

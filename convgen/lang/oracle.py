@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from ..errors import ArgumentError
+from . import access
 from .products import Operand, plain, sum_of_products
 from .ranges import simplify
 from .size import value_of
@@ -52,7 +53,7 @@ class _Stage:
     def __init__(self, stage, values, carried, carry):
         self.values, self.carried, self.carry, self.combiner = values, carried, carry, stage.combiner
         self.out, self.reduce = [a.name for a in stage.axes], [a.name for a in stage.reduce]
-        self.extent = {a.name: value_of(a.size) for a in [*stage.axes, *stage.reduce]}
+        self.extent = access.extents(stage)
         self.body = simplify(stage.body, self.extent)
         self.factors = _factors(self.body) if stage.combiner == "sum" else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from . import expr as E
+from .size import value_of
 
 _ANY = (-math.inf, math.inf)
 _LIMITS = {"exp": (0.0, math.inf), "sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "erf": (-1.0, 1.0)}
@@ -94,16 +95,16 @@ def outside(stage, sizes):
     `sizes`: tensor name → shape. Padded dimensions continue everywhere, except that reflection turns around once only. What a `select`
     chooses between is guarded by its condition and not examined.
     """
-    ranges = whole({a.name: E.value_of(a.size) for a in [*stage.axes, *stage.reduce]})
+    ranges = whole({a.name: value_of(a.size) for a in [*stage.axes, *stage.reduce]})
     for load in _unconditional(stage.body):
         name, padding = load.data
         for d, (index, n) in enumerate(zip(load.args, sizes[name])):
             lo, hi = interval(index, ranges)
             first, last = 0, n - 1
-            if padding is not None and any(E.value_of(a) for a in padding.amounts[d]):
+            if padding is not None and any(value_of(a) for a in padding.amounts[d]):
                 if padding.mode != "reflect":
                     continue
-                before = E.value_of(padding.amounts[d][0])
+                before = value_of(padding.amounts[d][0])
                 first, last = before - (n - 1), before + 2 * (n - 1)
             if lo < first or hi > last:
                 return name, d, (lo, hi), n

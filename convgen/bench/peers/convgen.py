@@ -6,8 +6,9 @@ import threading
 
 import torch
 
+from ...lang.sampling import to_numpy
 from ...runtime.kernel import Kernel
-from ..case import Case, Ready, numpy_of
+from ..case import Case, Ready
 
 
 def bound(case: Case, library: str) -> Ready:
@@ -17,7 +18,7 @@ def bound(case: Case, library: str) -> Ready:
     call, inputs = kernel.bind(**case.parameters), list(case.inputs.values())
     entry = kernel.entry
     facts = {"origin": entry["origin"], "tuned_us": entry.get("measured_us"), "choice": entry["choice"]}
-    return Ready(lambda: call(*inputs), numpy_of, columns={"facts": facts, "memory": _memory(case, kernel, call, inputs)})
+    return Ready(lambda: call(*inputs), to_numpy, columns={"facts": facts, "memory": _memory(case, kernel, call, inputs)})
 
 
 def _memory(case: Case, kernel: Kernel, call, inputs) -> dict:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from ...lang.sampling import to_numpy
 from ...targets import resolve
 from ...tune.measure import measuring_environment
 from ...workers import Worker
-from ..case import Case, NotOffered, Ready, numpy_of
+from ..case import Case, NotOffered, Ready
 from ..field import reference_of
 
 BEYOND = 500.0  # seconds at most beyond the search: loading the compiler, the round in progress when the time is over, linking
@@ -55,4 +56,4 @@ def _loaded(case: Case, found: dict) -> Ready:
         result = torch.empty(shape, dtype=dtype)
         run(*given, result)
         return result
-    return Ready(call, lambda y: numpy_of(y.permute(back)), columns={"facts": {"seconds": round(found["seconds"], 1), "trials": found["trials"]}})
+    return Ready(call, lambda y: to_numpy(y.permute(back)), columns={"facts": {"seconds": round(found["seconds"], 1), "trials": found["trials"]}})

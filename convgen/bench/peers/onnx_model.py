@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..case import Case, NotOffered, numpy_of
+from ...lang.sampling import to_numpy
+from ..case import Case, NotOffered
 
 _ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "gelu": "Gelu", "leaky_relu": "LeakyRelu"}
 
 
 def array(v) -> np.ndarray:
     """Compact logical values of a torch tensor."""
-    return np.ascontiguousarray(numpy_of(v))
+    return np.ascontiguousarray(to_numpy(v))
 
 
 def given(case: Case, own: bool) -> tuple[np.ndarray, bool]:

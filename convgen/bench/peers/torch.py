@@ -7,7 +7,8 @@ from torch import nn
 
 from ...lang import Prepared
 from ...lang.epilogue import TENSORS, in_torch, stated
-from ..case import Case, NotOffered, Ready, numpy_of
+from ...lang.sampling import to_numpy
+from ..case import Case, NotOffered, Ready
 
 _FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
 LAYER = "layer"  # stands for the nn.Conv2d (or its kin) of an ordinary convolution
@@ -106,7 +107,7 @@ def eager(case: Case, form: str, other: bool = False) -> Ready:
     """One formulation in eager mode. other: computed in the other memory format, conversions of x and of the result counted."""
     torch.set_num_threads(case.threads)
     call, inputs = _converted(case, _module(case, form), other), list(case.inputs.values())
-    return Ready(lambda: call(*inputs), numpy_of)
+    return Ready(lambda: call(*inputs), to_numpy)
 
 
 def compiled(case: Case, form: str, frozen: bool = False, other: bool = False) -> Ready:
@@ -118,7 +119,7 @@ def compiled(case: Case, form: str, frozen: bool = False, other: bool = False) -
     call = torch.compile(_converted(case, _module(case, form), other), dynamic=False)
     with torch.inference_mode():
         call(*inputs)
-    return Ready(lambda: call(*inputs), numpy_of)
+    return Ready(lambda: call(*inputs), to_numpy)
 
 
 def multiplied(case: Case, sizes, way: str) -> Ready:
