@@ -167,7 +167,7 @@ class RemoteRunner:
         """Answers or WorkerErrors; `transfers` is how often a request's buffers cross the network."""
         workers = self._crew(max(1, min(len(self.servers()), len(messages)))) if len(messages) > 1 else self._crew(1)
         if seconds is None:
-            seconds = time_limit(self.budget, self._elements.get(description["id"], 0), best_us, None)
+            seconds = time_limit(self.budget, self._elements.get(description["id"], 0), best_us)
         seconds += OVERHEAD + transfers * max(_nbytes(entry, description["dims"]) for entry in entries) / BYTES_PER_SECOND
         wait, deadline = self.wait, None
         if longest is not None:

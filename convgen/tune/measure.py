@@ -41,16 +41,18 @@ class Measurement:
     oracles: str
 
 
-def time_limit(budget: float, elements: int, best_us: float | None, longest: float | None) -> float:
+BACKSTOP = 10.0  # times a candidate's limit of processor time that it may take by the clock: other work on the machine, or sleep
+
+
+def time_limit(budget: float, elements: int, best_us: float | None) -> float:
     """Seconds a candidate may take: max(2 s, 20 × best × repeats), half a minute while nothing is known, and what comparing
-    `elements` outputs costs; `longest` at most."""
+    `elements` outputs costs."""
     if best_us is None:
         limit = 30.0
     else:
         repeats = max(10.0, budget / max(best_us * 1e-6, 1e-7))
         limit = max(2.0, 20 * best_us * 1e-6 * repeats)
-    limit += 1.0 + elements * 1e-6
-    return limit if longest is None else max(0.1, min(limit, longest))
+    return limit + 1.0 + elements * 1e-6
 
 
 def race_limit(best_us: float, turns: int, budget: float) -> float:
@@ -113,16 +115,18 @@ class LocalRunner:
 
         `cold` evicts the caches before every call that is timed.
         """
+        end = None if longest is None else time.monotonic() + longest
         self.warm(description, longest)
-        answer = self._ask("measure", self._limit(description, best_us, longest), path=path, entry=entry, description=description,
+        answer = self._ask("measure", self._limit(description, best_us), end, path=path, entry=entry, description=description,
                            target=self.target, budget=self.budget, hopeless_us=best_us * 4 if best_us else None, cold=cold)
         verdict = answer["verdict"]
         return Measurement(**answer["time"], ratio=verdict["ratio"], oracles=verdict["oracles"])
 
     def check(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> dict:
         """Every oracle and the guards; the verdict as a dict, WorkerError("wrong") when it fails."""
+        end = None if longest is None else time.monotonic() + 8 * longest  # a check that is nearly done is worth more than the last seconds
         self.warm(description, longest)
-        verdict = self._ask("check", 8 * self._limit(description, best_us, longest), path=path, entry=entry, description=description)
+        verdict = self._ask("check", 8 * self._limit(description, best_us), end, path=path, entry=entry, description=description)
         if not verdict["ok"]:
             raise WorkerError("wrong", verdict["reason"])
         return verdict
@@ -131,26 +135,28 @@ class LocalRunner:
              budget: float = 1.0) -> dict[str, list[list[float]]]:
         """{"median", "least"}: microseconds per candidate and interleaved round."""
         self.warm(description)
-        return self._ask("race", race_limit(best_us, rounds * len(candidates), budget), candidates=[{"path": p, "entry": e} for p, e in candidates], description=description,
-                         target=self.target, rounds=rounds, budget=budget)
+        return self._ask("race", race_limit(best_us, rounds * len(candidates), budget), None, candidates=[{"path": p, "entry": e} for p, e in candidates],
+                         description=description, target=self.target, rounds=rounds, budget=budget)
 
     def close(self) -> None:
         """End the worker and forget the references."""
         self._worker.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _limit(self, description: dict, best_us: float | None, longest: float | None) -> float:
-        return time_limit(self.budget, self._elements.get(description["id"], 0), best_us, longest)
+    def _limit(self, description: dict, best_us: float | None) -> float:
+        return time_limit(self.budget, self._elements.get(description["id"], 0), best_us)
 
-    def _send(self, timeout: float, command: str, **arguments) -> None:
+    def _send(self, timeout: float, command: str, processor: float | None = None, **arguments) -> None:
         if self._shim is None:
             from ..export.link import compile_shim
 
             path = os.path.join(self.folder, "shim.so")
             compile_shim(path)
             self._shim = path
-        self._worker.send({"cmd": command, "folder": self.folder, "shim": self._shim, **arguments}, timeout)
+        self._worker.send({"cmd": command, "folder": self.folder, "shim": self._shim, **arguments}, timeout, processor)
 
-    def _ask(self, command: str, timeout: float, **arguments):
-        self._send(timeout, command, **arguments)
+    def _ask(self, command: str, seconds: float, end: float | None, **arguments):
+        """Ask with a limit of so many seconds on each of the target's threads, and of monotonic time `end` if there is one."""
+        timeout = BACKSTOP * seconds if end is None else max(0.1, min(BACKSTOP * seconds, end - time.monotonic()))
+        self._send(timeout, command, seconds * self.target.get("threads", 1), **arguments)
         return self._worker.answer()

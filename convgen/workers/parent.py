@@ -103,6 +103,7 @@ class Worker:
         self.starts = 0
         self._busy = False
         self._deadline = self._limit = 0.0
+        self._processor: float | None = None
         self._directory: str | None = None
         self._owner = -1
         self._buffer, self._errors = b"", b""
@@ -164,9 +165,9 @@ class Worker:
 
     # -- asking -------------------------------------------------------------------------------------------------------------
 
-    def request(self, message: Mapping[str, Any], timeout: float) -> Any:
+    def request(self, message: Mapping[str, Any], timeout: float, processor: float | None = None) -> Any:
         """Send one request and wait for its result; raises WorkerError with the kind of failure."""
-        self.send(message, timeout)
+        self.send(message, timeout, processor)
         return self.answer()
 
     def answer(self) -> Any:
@@ -181,12 +182,16 @@ class Worker:
                 self.kill()
             raise
 
-    def send(self, message: Mapping[str, Any], timeout: float) -> None:
-        """Send a request without waiting; `poll` collects the answer. The limit does not count the child's start."""
+    def send(self, message: Mapping[str, Any], timeout: float, processor: float | None = None) -> None:
+        """Send a request without waiting; `poll` collects the answer.
+
+        Limits: `timeout` in seconds, the child's start not counted, and `processor` in seconds that its threads may compute together.
+        """
         if self.busy:
             raise RuntimeError("the worker still has a request in flight")
         self.start()
-        data = json.dumps(message).encode() + b"\n"
+        self._processor = processor
+        data = json.dumps(dict(message) if processor is None else {**message, "processor_seconds": processor}).encode() + b"\n"
         self._arm(timeout)
         self.jobs += 1
         try:
@@ -308,6 +313,8 @@ class Worker:
             time.sleep(0.01)
         self._drain_errors_now()
         self.kill()
+        if process.returncode == -signal.SIGPROF and self._processor is not None:
+            raise WorkerError(self.timeout_kind, f"no answer within {self._processor:.3g} s of processor time")
         raise _death(process.returncode, self._errors.decode(errors="replace").strip(), self.crash_kind)
 
     def _drain_errors_now(self) -> None:

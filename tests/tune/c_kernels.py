@@ -56,6 +56,7 @@ VARIANTS = {
     "noisy": ("static int turn;", "o->data[(c * H + p) * W + q] = s * (1 + (turn > 0 && c + p + q == 0) * 1e-7f);", "turn++;", "float"),
     "infinite": ("", "o->data[(c * H + p) * W + q] = s / (c + p + q == 0 ? 0.0f : 1.0f) + (c + p + q == 0);", "", "float"),
     "segfault": ("*(volatile int*)8 = 1;", GOOD, "", "float"),
+    "sleeps": ("extern unsigned sleep(unsigned); for (;;) sleep(9);", GOOD, "", "float"),
     "hang": ("for (volatile int i = 0;; i++) {}", GOOD, "", "float"),
     "exit": ("_exit(1);", GOOD, "", "float"),
     "bomb": ("for (;;) { volatile char* m = malloc(1 << 28); if (!m) abort(); *m = 1; }", GOOD, "", "float"),

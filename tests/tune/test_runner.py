@@ -71,6 +71,15 @@ def test_faults_cost_one_failure(runner, folder, description, name, kind, words)
     assert runner.measure(compile_kernel(folder, "right"), entry(SHAPE), description).median_us > 0
 
 
+@pytest.mark.parametrize("name, words", [("hang", "within 0.3 s of processor time"), ("sleeps", "no answer within 0.6 s")])
+def test_a_candidate_has_processor_time_and_far_more_time_by_the_clock(runner, folder, description, monkeypatch, name, words):
+    runner.warm(description)
+    monkeypatch.setattr("convgen.tune.measure.time_limit", lambda *_: 0.3)
+    monkeypatch.setattr("convgen.tune.measure.BACKSTOP", {"hang": 1e4, "sleeps": 2.0}[name])
+    kind, message = kind_of(runner.measure, compile_kernel(folder, name), entry(SHAPE), description)
+    assert kind == "run_timeout" and words in message
+
+
 def test_printing_kernels_do_not_disturb(runner, folder, description, capfd):
     assert runner.check(compile_kernel(folder, "prints"), entry(SHAPE), description)["ok"]
     assert capfd.readouterr() == ("", "")
@@ -94,10 +103,9 @@ def test_faster_than_the_machine_is_wrong(folder, description):
 def test_limits_follow_the_best_time():
     runner = LocalRunner(TARGET, budget=0.1)
     runner.close()
-    assert runner._limit({"id": "w"}, None, None) >= 30
-    assert 2 <= runner._limit({"id": "w"}, 10.0, None) <= 4
-    assert runner._limit({"id": "w"}, 1e6, None) >= 200  # a second per call, ten calls, twenty times over
-    assert runner._limit({"id": "w"}, None, 1.5) == 1.5
+    assert runner._limit({"id": "w"}, None) >= 30
+    assert 2 <= runner._limit({"id": "w"}, 10.0) <= 4
+    assert runner._limit({"id": "w"}, 1e6) >= 200  # a second per call, ten calls, twenty times over
 
 
 def test_environment_has_the_allocator_and_the_threads():

@@ -56,6 +56,10 @@ def build(description, target, choice, directory, symbol):
         time.sleep(100)
     elif what == "garbage":
         return {"bad": object()}
+    elif what == "compute":
+        end = time.process_time() + description["seconds"]
+        while time.process_time() < end:
+            pass
     elif what == "sleep":
         time.sleep(description["seconds"])
     return {"symbol": symbol, "choice": choice, "object": "k.o", "pid": os.getpid(), "cwd": os.getcwd()}

@@ -143,6 +143,20 @@ def test_killed_from_outside(service, tmp_path):
     assert kind == "crash" and "SIGKILL" in message
 
 
+def test_processor_time_is_limited_and_waiting_is_not_counted(service):
+    one = service()
+    one.build(**job("ok"))
+    worker = one._workers[0]
+
+    def ask(do, seconds, processor):
+        return worker.request({"cmd": "build", **job(do, seconds=seconds)}, 600.0, processor)["pid"]
+    first = ask("sleep", 0.5, 0.3)
+    assert ask("compute", 0.5, None) == first, "a limit holds for one request"
+    with pytest.raises(WorkerError, match="within 0.3 s of processor time") as caught:
+        ask("compute", 1e9, 0.3)
+    assert caught.value.kind == "compile_timeout" and ask("compute", 0.0, 60.0) != first
+
+
 def test_children_of_a_killed_worker_die_too(service, tmp_path):
     for limit in (0.5, 5.0, 50.0):  # where it takes longer to have a child, it gets longer
         assert kind_of(service(), "child", tmp_path=tmp_path, timeout=limit)[0] == "compile_timeout"
