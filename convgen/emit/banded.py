@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def columns(stage: str, choice: dict) -> int:
-    """Steps of an output axis for which what a sum reads is produced together (see plan.columns)."""
+    """Steps of an output axis for which what a sum reads is produced together (see tiling.columns)."""
     return _number(choice.get(f"{stage}.producer"))
 
 

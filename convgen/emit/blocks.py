@@ -41,7 +41,7 @@ class Block:
     along: int | None = None  # which of its loops a copy of a stage's result runs along where that has its neighbours in memory
     spread: list = field(default_factory=list)  # how a block of threads lies on its axes (simt.Tile), none where the plan has no such tiles
     share: object = None  # how threads share its sums (simt.Share)
-    columns: tuple | None = None  # axes along which its producers can run part by part (plan.columns)
+    columns: tuple | None = None  # axes along which its producers can run part by part (tiling.columns)
 
 
 def needed(blocks, out):

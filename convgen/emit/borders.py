@@ -11,6 +11,7 @@ import math
 import numpy as np
 
 from ..lang import access
+from .tiling import tile_axes
 
 
 def droppable(stage, load) -> bool:
@@ -34,6 +35,25 @@ def left_out(stage, load, vec: str, tiles: dict, whole, unrolled) -> tuple:
         if access.linear(load.args[d]) is not None and vec not in names and all(tiles.get(a, 1) == 1 or known and a in whole for a in names - reduced):
             found.append(d)
     return tuple(found)
+
+
+def skipped(program, stage, load, choice) -> tuple:
+    """The padded dims of a read at which a choice leaves out the terms that meet padding."""
+    k = lambda name, default=None: choice.get(f"{stage.name}.{name}", default)
+    if k("padding") != "skip" or not droppable(stage, load):
+        return ()
+    window, extents = access.roles(stage).window, access.extents(stage)
+    tiles = {a: k(f"tile{i + 1}", 1) for i, a in enumerate(tile_axes(program, stage, k("vec"))) if a is not None}
+    whole = {a for a, t in tiles.items() if t >= extents[a]} | ({row_axis(program, stage, choice)} - {None})
+    return left_out(stage, load, k("vec"), tiles, whole, window[len(window) - k("unroll", 0):])
+
+
+def row_axis(program, stage, choice) -> str | None:
+    """The axis whose register tiles get code of their own, one after the other, because the terms that they leave out differ; None if all share one code."""
+    k = lambda name, default=None: choice.get(f"{stage.name}.{name}", default)
+    row = stage.axes[-1].name
+    separate = k("padding") == "skip" and k("unroll") and k("order", "vector") == "vector" and len(stage.axes) > 2 and tile_axes(program, stage, k("vec"))[0] == row
+    return row if separate else None
 
 
 def inside(stage, load, d: int, size: int) -> float:

@@ -11,7 +11,7 @@ from ..lang import access, expr as E
 from ..lang.count import BYTES
 from ..lang.ranges import whole
 from ..lang.size import tree_of
-from . import border, matrix, packing, vector_math
+from . import border, matrix, packing, tiling, vector_math
 from . import plan as P
 from .blocks import Block, needed
 from .launches import size
@@ -106,10 +106,10 @@ class _Lowering(Reads):
         self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
                                  [(a.name, roles.of(a.name)) for a in stage.reduce],
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
-                                 [o.source for o in p.operands.values() if o.kind == "stage" and not access.padded(o.load)], p.vec, P.tile_axes(self.program, stage, p.vec), p.tile,
+                                 [o.source for o in p.operands.values() if o.kind == "stage" and not access.padded(o.load)], p.vec, tiling.tile_axes(self.program, stage, p.vec), p.tile,
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
                                  dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, steady=access.steady(stage),
-                                 columns=P.columns(self.program, stage, p.vec)))
+                                 columns=tiling.columns(self.program, stage, p.vec)))
 
     def across(self, p, names, read):
         """A reduction in two steps: every lane of the vectors that it reads for itself, then the lanes."""

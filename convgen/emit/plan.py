@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..lang import access, cuts, expr as E
 from ..lang.count import BYTES
 from ..lang.ranges import interval
@@ -18,6 +16,7 @@ from ..lang.size import tree_of, value_of
 from ..lang.unfold import phases
 from . import banded, borders, dot, matrix
 from .layout import Layout
+from .tiling import columns, is_batch, reduce_order, tile_axes, tile_sizes, vector_kinds
 
 
 @dataclass
@@ -111,37 +110,6 @@ def epilogue_of(program):
     return None, None
 
 
-def vector_kinds(load, vec: str, extents: dict, lanes: int) -> list:
-    """Per index dim, how it moves with the vector axis: "free", "constant" within a vector, "plain" (the axis itself), "window",
-    "run" (every vector meets whole vectors of the dim, as a channel map c % g does), or "other"."""
-    kinds = []
-    for index in load.args:
-        if vec not in index.axes():
-            kinds.append("free")
-            continue
-        others = [a for a in index.axes() if a != vec and extents.get(a, 2) > 1]
-        values = access.on_axis(index, vec, extents[vec])
-        if not others and values is not None and (values == np.arange(extents[vec])).all():
-            kinds.append("plain")
-            continue
-        terms = access.linear(index)
-        if terms is not None and terms[0].get(vec) == 1:
-            kinds.append("window")
-        elif values is not None and all(len(set(values[i:i + lanes])) == 1 for i in range(0, extents[vec], lanes)) and extents[vec] % lanes == 0:
-            kinds.append("constant")
-        elif not others and values is not None and extents[vec] % lanes == 0 and _runs(values, lanes):
-            kinds.append("run")
-        else:
-            kinds.append("other")
-    return kinds
-
-
-def _runs(values, lanes) -> bool:
-    """Whether every `lanes` values are neighbours, in order, from a multiple of `lanes` on."""
-    groups = values.reshape(-1, lanes)
-    return bool((groups[:, 0] % lanes == 0).all() and (groups == groups[:, :1] + np.arange(lanes)).all())
-
-
 def make(program, choice: dict, lanes: int) -> Plan:
     """The plan that a choice means. `lanes`: float32 vector lanes of the target, for stages without knobs of their own."""
     run = program.run_stages
@@ -195,7 +163,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
                 if fill is not None and key(fill) not in p.operands:
                     p.operands[key(fill)] = _packed(program, fill, [], None, 1, f"{p.stage.name}_fill", {})
                     packed[f"{p.stage.name}_fill"] = p.operands[key(fill)]
-        p.row = row_axis(program, p.stage, choice) if any(o.skip for o in p.operands.values()) else None
+        p.row = borders.row_axis(program, p.stage, choice) if any(o.skip for o in p.operands.values()) else None
     store_operands = {}
     output = None
     if anchor is None:
@@ -285,40 +253,6 @@ def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
     return None if turn.padded and not (before or after) else turn  # reads beyond the data without padding are clamped
 
 
-def tile_axes(program, stage, vec: str) -> tuple:
-    """The output axes beside the vector axis that a register tile spans: where an operand is reused, then the innermost (None where there is none).
-
-    Where phases take turns along the output's rows, the second one is theirs.
-    """
-    loads = stage.body.loads()
-    reuse = {a.name: sum(1 for l in loads if not any(a.name in i.axes() for i in l.args)) for a in stage.axes}
-    rest = [a.name for a in stage.axes if a.name != vec and value_of(a.size) > 1 and not _is_batch(program, stage, a.name)]
-    rest.sort(key=lambda n: reuse[n])  # stable: among equals the innermost stays last
-    phase = row_phase(program, stage)
-    if phase in rest:
-        rest.remove(phase)
-        return (rest[-1] if rest else None, phase)
-    return (rest[-1] if rest else None, rest[-2] if len(rest) > 1 else None)
-
-
-def row_phase(program, stage) -> str | None:
-    """The axis of a stage whose steps take turns along the rows of the output, if its tiles are what is stored there."""
-    inner = program.output.permutation(program.layout)[-1]
-    if inner not in phases(program.output) or [a.name for a in stage.axes] != [a.name for a in program.stages[-1].axes]:
-        return None
-    return stage.axes[inner].name
-
-
-def tile_sizes(program, stage, vec: str, choice: dict) -> tuple:
-    """Steps of the register tile along its axes; without knobs one, and all constants of a transform."""
-    axes = tile_axes(program, stage, vec)
-    return tuple(choice.get(f"{stage.name}.tile{i + 1}", a and access.period(stage, a) or 1) for i, a in enumerate(axes))
-
-
-def _is_batch(program, stage, axis) -> bool:
-    return program.any_batch and any(a.name == axis and tree_of(a.size) == "N" for a in stage.axes)
-
-
 def _vector(program, stage, choice, plans, lanes):
     """Vector axis and lanes: a knob, or what the first reader wants, or the last axis."""
     if f"{stage.name}.vec" in choice:
@@ -340,7 +274,7 @@ def _vector(program, stage, choice, plans, lanes):
                     want = names[max(mixed)[1]]
     if want is None:  # no reader cares: keep the vectors of the stage it reads
         want = _inherited(program, stage, choice)
-    if want is None or _is_batch(program, stage, want):
+    if want is None or is_batch(program, stage, want):
         want = names[-1]
     width = lanes
     while width > 1 and width // 2 >= ext[want]:
@@ -378,39 +312,6 @@ def _inherited(program, stage, choice):
     return None
 
 
-def columns(program, stage, vec: str) -> tuple | None:
-    """(output axis, reduced axes) along which the results of maps that a sum reads can be produced part by part, nothing twice; None where they cannot.
-
-    Such maps gather or compute a column of values for every position. A part lasts for some steps of the output axis and one of the reduced axes, which are all
-    but the one that the maps' vectors run along (see _vector).
-    """
-    if stage.combiner != "sum":
-        return None
-    run = program.run_stages
-    sources = {s.name: s for s in run}
-    loads = [l for l in stage.body.loads() if l.data[0] in sources]
-    readers = [l.data[0] for s in run for l in s.body.loads()]
-    once = all(sources[l.data[0]].combiner is None and l.data[1] is None and readers.count(l.data[0]) == 1 for l in loads)
-    rows, reduced = tile_axes(program, stage, vec)[1], {a.name for a in stage.reduce}
-    if not loads or not once or rows is None or any(x.data[0] in {l.data[0] for l in loads} for l in loads for x in sources[l.data[0]].body.loads()):
-        return None
-    taps = []
-    for load in loads:
-        alone = [a.data if a.op == "axis" else None for a in load.args]
-        uses = [n for a in load.args for n in a.axes()]
-        if rows not in alone or uses.count(rows) > 1 or vec in alone:
-            return None
-        dims = sorted((value_of(a.size), d) for d, (a, i) in enumerate(zip(sources[load.data[0]].axes, load.args)) if reduced & set(i.axes()))
-        taps.append({alone[d] for _, d in dims[:-1] if alone[d] is not None and uses.count(alone[d]) == 1})
-    return rows, [a.name for a in stage.reduce if all(a.name in t for t in taps)]
-
-
-def reduce_order(stage, choice) -> list:
-    """Reduced axes in loop order: channel outside, window taps, then (after blocking) channel inside."""
-    r = access.roles(stage)
-    return [*r.channel, *r.window, *r.table] if choice.get(f"{stage.name}.inner", "channel") == "window" else [*r.window, *r.channel, *r.table]
-
-
 def _axis_order(stage, load, order):
     """Axes that a read depends on: output axes in order, then reduced axes in loop order."""
     used = set().union(*(set(a.axes()) for a in load.args)) if load.args else set()
@@ -445,7 +346,7 @@ def _operand(program, p: StagePlan, load, choice, plans, number) -> Operand:
     if load.data[0] in program.constants:
         return _parameter(program, p, load, kinds, choice, label)
     source = plans.get(load.data[0])
-    skip = skipped(program, p.stage, load, choice)
+    skip = borders.skipped(program, p.stage, load, choice)
     padded = any(d not in skip for d in access.padded(load))
     if source is not None and not padded and not skip:
         return Operand(load, "stage")
@@ -478,25 +379,6 @@ def _operand(program, p: StagePlan, load, choice, plans, number) -> Operand:
             operand.skip = skip
             return operand
     return Operand(load, "raw" if source is None else "stage", skip=skip)
-
-
-def skipped(program, stage, load, choice) -> tuple:
-    """The padded dims of a read at which a choice leaves out the terms that meet padding."""
-    k = lambda name, default=None: choice.get(f"{stage.name}.{name}", default)
-    if k("padding") != "skip" or not borders.droppable(stage, load):
-        return ()
-    window, extents = access.roles(stage).window, access.extents(stage)
-    tiles = {a: k(f"tile{i + 1}", 1) for i, a in enumerate(tile_axes(program, stage, k("vec"))) if a is not None}
-    whole = {a for a, t in tiles.items() if t >= extents[a]} | ({row_axis(program, stage, choice)} - {None})
-    return borders.left_out(stage, load, k("vec"), tiles, whole, window[len(window) - k("unroll", 0):])
-
-
-def row_axis(program, stage, choice) -> str | None:
-    """The axis whose register tiles get code of their own, one after the other, because the terms that they leave out differ; None if all share one code."""
-    k = lambda name, default=None: choice.get(f"{stage.name}.{name}", default)
-    row = stage.axes[-1].name
-    separate = k("padding") == "skip" and k("unroll") and k("order", "vector") == "vector" and len(stage.axes) > 2 and tile_axes(program, stage, k("vec"))[0] == row
-    return row if separate else None
 
 
 def _parameter(program, p, load, kinds, choice, label) -> Operand:
@@ -546,7 +428,7 @@ def _staged(program, p, load, kinds, spans, choice, label, spec, source_stage) -
     if ("axis", p.vec) in coords:
         split, lanes = coords.index(("axis", p.vec)), p.lanes
         if program.any_batch:
-            batch = next((i for i, c in enumerate(coords) if c[0] == "axis" and _is_batch(program, stage, c[1])), batch)
+            batch = next((i for i, c in enumerate(coords) if c[0] == "axis" and is_batch(program, stage, c[1])), batch)
     elif last is not None:
         placed = [i for i in placed if i != last] + [last]
     elif choice.get(f"{stage.name}.pack") == "blocked":

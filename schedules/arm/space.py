@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convgen.emit import plan as P
+from convgen.emit import tiling
 
 from ..cpu import space
 from ..knobs import Tree
@@ -19,7 +19,7 @@ class Leaf(space.Leaf):
 
     def drawback(self, anchor, axis) -> float:
         """A vector that moves along a window is loaded anew for every tap, at addresses that the loads' own offsets do not reach."""
-        along = any("window" in P.vector_kinds(l, axis, anchor.ext, self.lanes) for l in anchor.stage.body.loads())
+        along = any("window" in tiling.vector_kinds(l, axis, anchor.ext, self.lanes) for l in anchor.stage.body.loads())
         return 1.0 if along and not anchor.dense else 0.0
 
     def repeated(self, tiles) -> float:

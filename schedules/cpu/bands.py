@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import banded, plan as P
+from convgen.emit import banded, plan as P, tiling
 from convgen.lang import access
 
 from . import limits
@@ -21,7 +21,7 @@ def of_columns(leaf, anchor, c) -> int:
     s, ext, _ = anchor
     n, threads, l2 = s.name, leaf.target["threads"], leaf.target["l2"]
     steps = banded.numbers(leaf.domains[f"{n}.producer"])
-    found = P.columns(leaf.program, s, c[f"{n}.vec"]) if steps else None
+    found = tiling.columns(leaf.program, s, c[f"{n}.vec"]) if steps else None
     if found is None:
         return 0
     rows, taps = found
@@ -30,7 +30,7 @@ def of_columns(leaf, anchor, c) -> int:
     held = 4 * math.prod(ext[a] for a in set(taps).union(*(axes for own, axes in used if not own and rows not in axes)))
     if held <= l2 / 2:
         return 0
-    beside = P.tile_axes(leaf.program, s, c[f"{n}.vec"])[0]
+    beside = tiling.tile_axes(leaf.program, s, c[f"{n}.vec"])[0]
     bands = math.prod(ext[a.name] for a in s.axes if a.name not in (c[f"{n}.vec"], beside, rows))
 
     def cost(t):
@@ -73,7 +73,7 @@ def of_tiles(leaf, anchor, c) -> dict:
     """The tiles in bands where there are too few blocks of vectors to keep all threads at work: few bands, but such that their data stay in the second-level cache."""
     s, ext, _ = anchor
     n, threads = s.name, leaf.target["threads"]
-    axis = P.tile_axes(leaf.program, s, c[f"{n}.vec"])[0]
+    axis = tiling.tile_axes(leaf.program, s, c[f"{n}.vec"])[0]
     rest = [a.name for a in s.axes if a.name not in (axis, c[f"{n}.vec"])]
     units = -(-ext[c[f"{n}.vec"]] // (c[f"{n}.lanes"] * c[f"{n}.vectors"])) * math.prod(ext[a] for a in rest)
     idle = lambda bands: -(-units * bands // threads) * threads / (units * bands)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import borders, dot, plan as P
+from convgen.emit import borders, dot, plan as P, tiling
 from convgen.lang import access, count
 from convgen.lang.size import tree_of
 
@@ -21,7 +21,7 @@ def of(leaf, anchor) -> dict:
     """Knob → values of one reduction."""
     program, (s, ext, roles) = leaf.program, anchor
     vecs = _vector_axes(leaf, anchor)
-    axes = [P.tile_axes(program, s, v) for v in vecs]
+    axes = [tiling.tile_axes(program, s, v) for v in vecs]
     found = {
         "vec": vecs,
         "lanes": _widths(leaf, anchor, vecs),
@@ -77,7 +77,7 @@ def _widths(leaf, anchor, vecs) -> list:
     if longest < leaf.lanes:
         lanes = [max(2, min(leaf.lanes, 1 << (longest - 1).bit_length()))]
     # first the width whose vectors meet whole vectors everywhere: a channel map c % 24 has runs of 8, not of 16
-    lanes.sort(key=lambda width: sum("other" in P.vector_kinds(l, vecs[0], anchor.ext, width) for l in anchor.stage.body.loads()))
+    lanes.sort(key=lambda width: sum("other" in tiling.vector_kinds(l, vecs[0], anchor.ext, width) for l in anchor.stage.body.loads()))
     return lanes
 
 
@@ -97,7 +97,7 @@ def _vectorisable(s, axis, ext, lanes) -> bool:
     if any(e.op == "table" and axis in e.axes() for e in s.body.walk()):
         return False  # every lane would pick its own constant by comparisons, which take LLVM half a minute
     for l in loads:
-        for index, kind in zip(l.args, P.vector_kinds(l, axis, ext, lanes)):
+        for index, kind in zip(l.args, tiling.vector_kinds(l, axis, ext, lanes)):
             if kind == "other" and not (set(index.axes()) & {r.name for r in s.reduce} == set()):
                 terms = access.linear(index)
                 if terms is not None:  # a strided window: every lane would need its own cache line
@@ -111,7 +111,7 @@ def _merit(leaf, anchor, axis) -> float:
     blocks = -(-ext[axis] // leaf.lanes)
     merit = 4.0 * ext[axis] / (blocks * leaf.lanes)
     for l in s.body.loads():
-        kinds = P.vector_kinds(l, axis, ext, leaf.lanes)
+        kinds = tiling.vector_kinds(l, axis, ext, leaf.lanes)
         spec = program.tensor(l.data[0])
         if all(k in ("free", "constant") for k in kinds):
             merit += 1.0
@@ -185,7 +185,7 @@ def _producers(program, anchor, vecs) -> list:
     producers = {l.data[0] for l in s.body.loads()} & made
     maps = all(program.stage(n).combiner is None and not any(o.data[0] in producers for o in program.stage(n).body.loads()) for n in producers)
     movable = producers and maps and sum(1 for x in program.run_stages for l in x.body.loads() if l.data[0] in producers) == len(producers)
-    bands = [found for v in vecs if (found := P.columns(program, s, v)) is not None] if anchor.dense else []
+    bands = [found for v in vecs if (found := tiling.columns(program, s, v)) is not None] if anchor.dense else []
     return ["root", *(["tile"] if movable and len(s.axes) > 2 else []), *(t for t in _BANDS if any(band_fits(t, ext[rows]) for rows, _ in bands))]
 
 

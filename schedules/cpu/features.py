@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import banded, plan as P
+from convgen.emit import banded, plan as P, tiling
 from convgen.lang.cuts import tiles_of
 
 _HEAVIEST = 2  # reductions that have features of their own
@@ -32,7 +32,7 @@ def _of_anchor(leaf, anchor, c, plan) -> list:
     t1, t2, v, lanes = k("tile1"), k("tile2"), k("vectors"), k("lanes")
     acc = t1 * t2 * v
     taps, channel = math.prod(ext[w] for w in roles.window), math.prod(ext[a] for a in roles.channel)
-    e1, e2 = (ext.get(a, 1) for a in P.tile_axes(leaf.program, s, k("vec")))
+    e1, e2 = (ext.get(a, 1) for a in tiling.tile_axes(leaf.program, s, k("vec")))
     blocks = -(-ext[k("vec")] // lanes)
     waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2) * (-(-blocks // v) * v * lanes / ext[k("vec")])
     depth = (k("block") or channel or 1) * taps

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import banded, dot, plan as P
+from convgen.emit import banded, borders, dot, plan as P, tiling
 from convgen.lang import access
 from convgen.lang.cuts import tiles_of
 
@@ -41,7 +41,7 @@ def no_dot(leaf, anchor, k) -> str | None:
     program, product = leaf.program, dot.find(leaf.program, anchor.stage)
     if k("lanes") not in leaf.instructions.lanes(product.dtypes, leaf.target):
         return f"no dot product instruction has {k('lanes')} lanes here"
-    data, weight = (set(P.vector_kinds(l, k("vec"), anchor.ext, k("lanes"))) for l in (product.data, product.weight))
+    data, weight = (set(tiling.vector_kinds(l, k("vec"), anchor.ext, k("lanes"))) for l in (product.data, product.weight))
     if not data <= {"free", "constant"} or "plain" not in weight or not weight <= {"free", "plain"}:
         return "the dot product instruction needs other weights in every lane, and the same data"
     if k("padding") != "stage":
@@ -67,7 +67,7 @@ def _cut(leaf, anchor, tiles, k) -> str | None:
     if vec in moved and (vec in roles.spatial or not leaf.cuts.aligned(s, vec, tiles, k("lanes"))) or need[vec] % (k("lanes") * k("vectors")):
         return "vectors reach beyond the tile of the output"
     lengths = leaf.cuts.lengths(tiles).get(s.name, {})
-    for axis, tile in zip(P.tile_axes(leaf.program, s, vec), (k("tile1"), k("tile2"))):
+    for axis, tile in zip(tiling.tile_axes(leaf.program, s, vec), (k("tile1"), k("tile2"))):
         ragged = axis is not None and axis not in moved and access.period(s, axis)  # a transform's last tile may be cut off
         if axis is not None and not ragged and (need[axis] % tile or axis in moved and lengths.get(axis, ext[axis]) % tile):
             return "the register tile does not divide the tile of the output"
@@ -89,13 +89,13 @@ def _vectors_cut(leaf, tiles, c) -> str | None:
 def _tile(leaf, anchor, c, k) -> str | None:
     """Register tile and body."""
     s, ext, roles = anchor
-    axis1, axis2 = P.tile_axes(leaf.program, s, k("vec"))
+    axis1, axis2 = tiling.tile_axes(leaf.program, s, k("vec"))
     if any(t not in domains.tiles(s, ext, a) for a, t in ((axis1, k("tile1")), (axis2, k("tile2")))):
         return "the tile wastes too much of its axis"
     acc = k("tile1") * k("tile2") * k("vectors")
     # one vector: the other operand's numbers are read by the multiply-adds; several: LLVM first loads the numbers of all pixels into registers
     beside = acc // k("vectors") if k("vectors") > 1 and roles.channel and not c.get(f"{s.name}.dot") else k("vectors")
-    if k("tile2") > 1 and roles.channel and k("vec") in roles.plain and axis2 == P.row_phase(leaf.program, s):
+    if k("tile2") > 1 and roles.channel and k("vec") in roles.plain and axis2 == tiling.row_phase(leaf.program, s):
         beside = k("tile1") + k("tile2") * k("vectors")  # phases meet the same numbers
     if acc + beside + 1 > leaf.registers:
         return f"{acc} accumulators do not fit {leaf.registers} registers beside their operands"
@@ -130,7 +130,7 @@ def _placed(leaf, anchor, c, k) -> str | None:
     if k("producer") == "tile" and k("order") != "position":
         return "a producer inside the tile would run again for every vector block"
     if band := banded.columns(s.name, c):
-        found = P.columns(leaf.program, s, k("vec"))
+        found = tiling.columns(leaf.program, s, k("vec"))
         if found is None or not domains.band_fits(band, ext[found[0]]) or band % k("tile2"):
             return "there are no such bands to produce columns for"
         if k("order") != "vector" or c.get(f"{s.name}.dot") or k("copies") != "root" or k("store") == "tile" and "row" in leaf.domains[f"{s.name}.store"]:
@@ -144,7 +144,7 @@ def _padding(leaf, anchor, c, k) -> str | None:
     if k("padding") == "inline" and k("vec") in roles.spatial:
         return "padding cannot be inlined along the vector axis"
     if k("padding") == "skip":
-        row = P.row_axis(leaf.program, s, c)
+        row = borders.row_axis(leaf.program, s, c)
         if row is not None and _body(anchor, k) * -(-ext[row] // k("tile1")) > _ROW:
             return "too much code for the tiles of one row"
         if not leaf.left_out(s, c):
@@ -158,8 +158,8 @@ def _order(leaf, anchor, c, k) -> str | None:
     if k("store") == "row" and k("order") == "position":
         return "a row is complete only when the vector blocks are outside"
     if count := banded.tiles(s.name, c):
-        axis = P.tile_axes(leaf.program, s, k("vec"))[0]
-        if axis is None or -(-ext[axis] // k("tile1")) % count or P.row_phase(leaf.program, s) is not None:
+        axis = tiling.tile_axes(leaf.program, s, k("vec"))[0]
+        if axis is None or -(-ext[axis] // k("tile1")) % count or tiling.row_phase(leaf.program, s) is not None:
             return "there are no such bands of tiles"
         if k("copies") != "root" or k("producer") != "root" or k("store") == "row":
             return "bands of tiles have neither copies nor whole rows of their own"
@@ -170,12 +170,12 @@ def _copies(leaf, anchor, c, k) -> str | None:
     """Bands of rows, and copies that would be made again and again."""
     s, ext, roles = anchor
     if count := banded.rows(s.name, c):
-        axis1, axis2 = P.tile_axes(leaf.program, s, k("vec"))
+        axis1, axis2 = tiling.tile_axes(leaf.program, s, k("vec"))
         rows = roles.spatial[-2]
         steps = -(-ext[rows] // {axis1: k("tile1"), axis2: k("tile2")}.get(rows, 1))
         if k("order") == "position" or k("producer") == "tile" or k("vec") == rows or steps % count or count == steps > 1:
             return "there are no such bands of rows"
-        if anchor.dense and P.row_phase(leaf.program, s) is not None:
+        if anchor.dense and tiling.row_phase(leaf.program, s) is not None:
             return "bands do not part rows whose phases take turns"
     if k("copies") == "outer" and k("order") == "position" and not roles.channel and ext[k("vec")] > 4 * k("lanes"):
         return "copies would be repeated for every vector"

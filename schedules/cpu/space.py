@@ -81,7 +81,7 @@ class Leaf(KnobSpace):
     # -- what a choice costs --------------------------------------------------------------------------------------------
     def left_out(self, s, c) -> float:
         """The share of a stage's terms that a choice leaves out."""
-        return borders.in_padding(self.program, s, lambda load: P.skipped(self.program, s, load, c)) if c[f"{s.name}.padding"] == "skip" else 0.0
+        return borders.in_padding(self.program, s, lambda load: borders.skipped(self.program, s, load, c)) if c[f"{s.name}.padding"] == "skip" else 0.0
 
     def work(self, c) -> int:
         """Operations that a choice executes, terms that a condition makes zero included; those that one lane of an instruction does together count as one multiply-add."""

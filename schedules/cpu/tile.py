@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import borders, plan as P
+from convgen.emit import borders, plan as P, tiling
 from convgen.lang import access, expr as E
 
 from . import limits
@@ -19,7 +19,7 @@ def score(leaf, anchor, c) -> float:
     s, ext, _ = anchor
     t1, t2, v = (c[f"{s.name}.{k}"] for k in ("tile1", "tile2", "vectors"))
     vec = c[f"{s.name}.vec"]
-    axes = P.tile_axes(leaf.program, s, vec)
+    axes = tiling.tile_axes(leaf.program, s, vec)
     e1, e2 = (ext.get(a, 1) for a in axes)
     blocks = -(-ext[vec] // c[f"{s.name}.lanes"])
     waste = (-(-e1 // t1) * t1 / e1) * (-(-e2 // t2) * t2 / e2)
@@ -27,7 +27,7 @@ def score(leaf, anchor, c) -> float:
         waste *= 1.5  # a condition that differs from row to row of the tile is asked for every product
     waste *= -(-blocks // v) * v / blocks
     acc = t1 * t2 * v
-    phased = axes[1] is not None and axes[1] == P.row_phase(leaf.program, s)
+    phased = axes[1] is not None and axes[1] == tiling.row_phase(leaf.program, s)
     free = leaf.side_by_side  # vectors that cost nothing
     if anchor.dense:
         reuse = _dense_reuse(leaf, anchor, c, axes, phased)
@@ -93,7 +93,7 @@ def crowded(leaf, anchor, c) -> bool:
     n = s.name
     if not c[f"{n}.unroll"] or c[f"{n}.vec"] in roles.spatial or not 1 < math.prod(ext[a] for a in roles.channel) <= _SHORT:
         return False
-    tile, last = P.tile_axes(leaf.program, s, c[f"{n}.vec"])[0], roles.window[-1]
+    tile, last = tiling.tile_axes(leaf.program, s, c[f"{n}.vec"])[0], roles.window[-1]
     steps, taps = c[f"{n}.tile1"], ext[last]
     moves = [t[0] for t in (access.linear(i) for l in s.body.loads() for i in l.args if {tile, last} <= set(i.axes())) if t is not None]
     numbers = max((min(abs(m[tile]) * (steps - 1) + abs(m[last]) * (taps - 1) + 1, steps * taps) for m in moves), default=0) * c[f"{n}.tile2"]
@@ -123,8 +123,8 @@ def scattered(leaf, anchor, c) -> bool:
     inner, tile, vec = program.output.permutation(program.layout)[-1], c[f"{s.name}.tile1"], c[f"{s.name}.vec"]
     if len(s.axes) <= inner or s.axes[inner].name == vec:
         return False
-    axis, phase = P.tile_axes(program, s, vec)
-    if phase is not None and phase == P.row_phase(program, s):
+    axis, phase = tiling.tile_axes(program, s, vec)
+    if phase is not None and phase == tiling.row_phase(program, s):
         if c[f"{s.name}.tile2"] != ext[phase]:
             return True
         if vec == s.axes[inner - 1].name:  # phases interleave in whole vectors or whole rows

@@ -65,7 +65,7 @@ def test_where_testing_terms_is_free(knobs, dims):
     leaf, choice = chosen(ID, vec="o", vectors=1, **knobs)
     program, stage = leaf.program, leaf.program.stage("sum")
     load = next(l for l in stage.body.loads() if l.data[0] == "x")
-    assert P.skipped(program, stage, load, choice) == dims
+    assert borders.skipped(program, stage, load, choice) == dims
     plan = P.make(program, choice, 8)
     operand = next(o for o in plan.stage("sum").operands.values() if o.source == "x")
     if len(dims) == 2:  # no zeros are read, so there is no copy

@@ -4,7 +4,7 @@ import itertools
 import random
 
 from convgen import schedules
-from convgen.emit import banded, plan as P
+from convgen.emit import banded, plan as P, tiling
 from convgen.lang import parse
 from convgen.runtime.cpu import missing
 from tests.emit.kernels import complaints, job, target
@@ -34,8 +34,8 @@ def in_bands(space, draws, seed=0):
 
 def test_columns_are_found_by_how_they_are_read():
     space = leaf(IDS[1])
-    assert P.columns(space.program, space.anchors["sum"].stage, "o") == ("p", ["kh", "kw"])
-    assert P.columns(space.program, space.anchors["sum"].stage, "q") is None  # vectors of positions: each would gather for itself
+    assert tiling.columns(space.program, space.anchors["sum"].stage, "o") == ("p", ["kh", "kw"])
+    assert tiling.columns(space.program, space.anchors["sum"].stage, "q") is None  # vectors of positions: each would gather for itself
     assert not banded.numbers(leaf("conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"])
     assert not banded.numbers(leaf("partial_conv2d:n1,c16,o16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw").domains["sum.producer"])  # a window meets its producer's results many times
 

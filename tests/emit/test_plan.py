@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convgen import algorithms, schedules
-from convgen.emit import plan as P
+from convgen.emit import plan as P, tiling
 from convgen.emit.layout import Layout
 from convgen.lang import access, parse
 from tests.emit.kernels import target
@@ -91,12 +91,12 @@ def test_how_an_index_moves_with_the_vector():
     stage = program.stage("sum")
     ext = access.extents(stage)
     x = next(e for e in stage.body.loads() if e.data[0] == "x")
-    assert P.vector_kinds(x, "o", ext, 8) == ["free", "other", "free", "free"]
-    assert P.vector_kinds(x, "p", ext, 8) == ["free", "free", "window", "free"]
-    assert P.vector_kinds(x, "q", ext, 4) == ["free", "free", "free", "other"]
+    assert tiling.vector_kinds(x, "o", ext, 8) == ["free", "other", "free", "free"]
+    assert tiling.vector_kinds(x, "p", ext, 8) == ["free", "free", "window", "free"]
+    assert tiling.vector_kinds(x, "q", ext, 4) == ["free", "free", "free", "other"]
     grouped = access.specialised(parse("conv2d:n1,c8,o64,h9,w9,k3x3;groups=4:f32.f32.f32:nchw").program).stage("sum")
     x = next(e for e in grouped.body.loads() if e.data[0] == "x")
-    assert P.vector_kinds(x, "o", access.extents(grouped), 8)[1] == "constant"
+    assert tiling.vector_kinds(x, "o", access.extents(grouped), 8)[1] == "constant"
 
 
 @pytest.mark.parametrize("name", HARD)
