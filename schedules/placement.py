@@ -22,7 +22,7 @@ class Cuts:
 
     def __init__(self, program, lanes: int):
         self.program, self.lanes = program, lanes
-        self._needs, self._repeats, self._lengths, self._starts = {}, {}, {}, {}
+        self._needs, self._repeats, self._lengths, self._starts, self._shares, self._tests = {}, {}, {}, {}, {}, {}
         last = program.run_stages[-1]
         self.extents = {a.name: value_of(a.size) for a in last.axes}
         self.moved = access.moved(program)
@@ -100,6 +100,44 @@ class Cuts:
                 after += work * (self.trips(tiles) * math.prod(n / full[a] for a, n in need[s.name].items()) if s.name in need else 1)
             self._repeats[key] = after / before
         return self._repeats[key]
+
+    def executed(self, tiles) -> float:
+        """Work that all tiles do over the work without tiles: those at the borders have less of it than the one in the middle. Tiles of the output itself count in full."""
+        need, before, after = self.needs(tiles), 0.0, 0.0
+        for s in self.program.run_stages:
+            work = s.flops or math.prod(access.extents(s).values())
+            before += work
+            after += work * (math.prod(self._share(a, size)[s.name] for a, size in tiles.items()) if s.name in need else 1)
+        return after / before
+
+    def _share(self, axis, size) -> dict:
+        """Stage name → what the tiles along one axis compute of it in all, as a multiple of it."""
+        if (axis, size) not in self._shares:
+            tiles, trips = {axis: size}, -(-self.extents[axis] // size)
+            found = {}
+            for t, times in ((0, 1), (1, trips - 2), (trips - 1, 1)):  # in between all are alike
+                need = _extents(regions(self.program, self.moved, tiles, {axis: t}, longer=self.lengths(tiles))) if times else {}
+                for name, ext in need.items():
+                    full = access.extents(self.program.stage(name))
+                    found[name] = found.get(name, 0.0) + times * math.prod(ext[a] / full[a] for a in self.moved[name][axis])
+            self._shares[axis, size] = found
+        return self._shares[axis, size]
+
+    def tested(self, tiles) -> dict:
+        """Stage name → the axes along which its loops inside a tile ask where it ends, because tiles at the borders need less of it than others."""
+        found = {}
+        for axis, size in tiles.items():
+            if (axis, size) not in self._tests:
+                self._tests[axis, size] = self._tested(axis, size)
+            for name, axes in self._tests[axis, size].items():
+                found[name] = found.get(name, set()) | axes
+        return found
+
+    def _tested(self, axis, size) -> dict:
+        tiles, longer = {axis: size}, self.lengths({axis: size})
+        first, last = (regions(self.program, self.moved, tiles, {axis: t}, clip=False, longer=longer) for t in (0, -(-self.extents[axis] // size) - 1))
+        ends = {s.name: access.extents(s) | longer.get(s.name, {}) for s in self.program.run_stages}
+        return {name: {a for a in self.moved[name][axis] if need[a][0] < 0 or last[name][a][1] >= ends[name][a]} for name, need in first.items()}
 
     def trips(self, tiles) -> int:
         """Number of tiles, samples counted."""

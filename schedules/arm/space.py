@@ -22,10 +22,6 @@ class Leaf(space.Leaf):
         along = any("window" in tiling.vector_kinds(l, axis, anchor.ext, self.lanes) for l in anchor.stage.body.loads())
         return 1.0 if along and not anchor.dense else 0.0
 
-    def repeated(self, tiles) -> float:
-        """Never less than all: the tile that is looked at may be one that the border cuts off."""
-        return max(1.0, super().repeated(tiles))
-
     def readable(self, s) -> bool:
         """Numbers of two bytes are widened once, in a copy: there is no multiply-add with float32 for them."""
         specs = [self.program.tensor(l.data[0]) for l in s.body.loads()]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 
+from convgen.emit import tiling
 from convgen.lang import access, count
 from convgen.lang.size import value_of
+
+from . import tile
 
 _HELD = 1.02  # time that holding no more than a call should (count.CALL) is worth
 _STREAM = 1.5  # operations that take as long as reading one byte of transformed kernels
@@ -22,9 +25,22 @@ def default(leaf) -> dict:
 
 
 def _repeated(leaf, tiles) -> float:
-    """Time of the threads over that of the work without tiles: what tiles compute twice, and threads that wait for the last tile."""
+    """Time of the threads over that of the work without tiles: what tiles compute twice, or position by position, and threads that wait for the last tile."""
     trips, threads = leaf.cuts.trips(tiles), leaf.target["threads"]
-    return leaf.repeated(tiles) * (-(-trips // threads) * threads / trips) if tiles else 1.0
+    return leaf.cuts.executed(tiles) * _singly(leaf, tiles) * (-(-trips // threads) * threads / trips) if tiles else 1.0
+
+
+def _singly(leaf, tiles) -> float:
+    """Time of the sums over what it would be if none lacked a register tile, because tiles of the output may end at every position of it."""
+    tested, stages = leaf.cuts.tested(tiles), [anchor.stage for anchor in leaf.anchors.values()]
+    lost = sum(s.flops for s in stages if tested.get(s.name) and _spanned(leaf, s, tested[s.name]) <= tested[s.name])
+    return 1 + (tile.TESTED - 1) * lost / sum(s.flops for s in stages)
+
+
+def _spanned(leaf, s, tested) -> set:
+    """The axes of a sum's register tile; vectors lie along an axis that tiles of the output do not cut, if there is one."""
+    vecs = leaf.domains[f"{s.name}.vec"]
+    return set(tiling.tile_axes(leaf.program, s, next((v for v in vecs if v not in tested), vecs[0]))) - {None}
 
 
 def _cost(leaf, tiles) -> float:

@@ -39,10 +39,6 @@ class Leaf(KnobSpace):
         """What takes away from the merit of an axis to vectorise, which is at most 5 and 1 per read."""
         return 0.0
 
-    def repeated(self, tiles) -> float:
-        """Work of all tiles over the work without tiles, as the default weighs it."""
-        return self.cuts.repeated(tiles)
-
     def readable(self, s) -> bool:
         """Whether a dense stage may just as well read its numbers as they are stored."""
         return True

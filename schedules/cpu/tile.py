@@ -6,10 +6,12 @@ import math
 
 from convgen.emit import borders, plan as P, tiling
 from convgen.lang import access, expr as E
+from convgen.lang.cuts import tiles_of
 
 from . import limits
 from .domains import PAGE
 
+TESTED = 4.0  # time of a tile that asks of every position whether it exists, over that of one that need not
 _SHORT = 4  # channels whose loop the compiler unrolls by itself
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 
@@ -36,6 +38,9 @@ def score(leaf, anchor, c) -> float:
         reuse, free = _window_reuse(leaf, anchor, c, axes), 1
     else:
         reuse = acc / (acc + v) * (1.0 if acc + t1 * v <= leaf.registers + 2 else 0.4)
+    tested = leaf.cuts.tested(tiles_of(c)).get(s.name, ())
+    if t1 > 1 and axes[0] in tested or t2 > 1 and axes[1] in tested:
+        reuse /= TESTED
     if phased and t2 < e2:
         reuse *= 0.8  # phases apart cannot be stored from the tile
     units = -(-e1 // t1) * -(-e2 // t2) * -(-blocks // v) * math.prod(ext[a.name] for a in s.axes if a.name not in (*axes, vec))

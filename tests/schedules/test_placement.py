@@ -45,6 +45,22 @@ def test_work_that_is_repeated_is_counted_exactly():
     assert counts.tolist() == [1] * 7 + [2, 2] + [1] * 6 + [2, 2] + [1] * 7
 
 
+def test_work_that_tiles_execute_is_what_every_row_is_computed():
+    """The inner stage of 24 rows three times, those between tiles twice; of 20 rows in two tiles of 12, the second one has only 8."""
+    program = access.specialised(two_windows(N=1, C=1, H=24, W=24).program)
+    assert math.isclose(placement.Cuts(program, 16).executed({"p": 8}), (28 / 24 + 1) / 2)
+    program = access.specialised(two_windows(N=1, C=1, H=20, W=24).program)
+    assert math.isclose(placement.Cuts(program, 16).executed({"p": 12}), (22 / 20 + 24 / 20) / 2)
+
+
+def test_tiles_ask_where_a_stage_ends_if_those_at_the_borders_need_less():
+    tiles = placement.Cuts(access.specialised(two_windows(N=1, C=1, H=24, W=20).program), 16)
+    assert tiles.tested({"p": 8}) == {"inner": {"h"}, "outer": set()}, "rows above the first; 24 rows are three tiles"
+    assert tiles.tested({"p": 8, "q": 12}) == {"inner": {"h", "w"}, "outer": {"q"}}
+    transformed = placement.Cuts(winograd("conv2d:n1,c32,o32,h32,w30,k3x3;padding=1:f32.f32.f32:nhwc", "winograd4"), 16)
+    assert not any(transformed.tested({"p": 12}).values()), "stages with transforms go on to the end of the last tile"
+
+
 def test_winograd_is_cut_at_whole_tiles_only():
     tiles = placement.Cuts(winograd("conv2d:n1,c32,o32,h48,w48,k3x3;padding=1:f32.f32.f32:nhwc", "winograd6"), 16)
     assert tiles.sizes["p"] and all(size % 6 == 0 for size in tiles.sizes["p"])
