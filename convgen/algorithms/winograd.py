@@ -3,7 +3,7 @@
 Applies to a sum over windows (p + r, q + s), with or without channels. Tiles of m outputs share n = m + taps - 1 points; the data transform, one product per
 point (over channels, a matrix product) and the result transform become stages of their own, the kernel's transform runs when bound. A window of 2 to 5 taps is
 one block. Longer windows are cut into blocks of m taps: every point is then itself a correlation over tiles, of as many taps as there are blocks, and 2-D
-kernels from 9x9 need 2x to 5x fewer multiplications even without channels to share the transforms (depthwise).
+kernels from 9x9 need 2x to 5x fewer multiplications even without channels to share the transforms (depthwise). Beside a long window, a short one is left as it is.
 Phases of a transposed convolution (`phases`) are such sums whose windows lie apart: data is transformed once for all phases that read at the same places.
 Not a reordering of the same sum: the result is judged by the norm bound (relative L2 at most 2e-5), never bit by bit.
 Source: Lavin and Gray, arXiv:1509.09308; transforms in `cook_toom`. Nested blocks: the 1-D decomposition of a long filter into short ones, folklore.
@@ -41,16 +41,15 @@ def rewrites(program) -> dict:
     data, kernel, windows = matched
     extents = access.extents(stage)
     taps = {extents[w.tap] for w in windows}
-    if min(taps) >= _LONG:
-        if not all(w.plain for w in windows):
-            return {}
-        sizes = [(b,) * len(windows) for b in BLOCKS]
-        found = {m: p for m in sizes if lean(p := _rewrite(program, stage, data, kernel, windows, m, m))}
+    if max(taps) >= _LONG and all(w.plain for w in windows):
+        sizes = [tuple(b if extents[w.tap] >= _LONG else 1 for w in windows) for b in BLOCKS]
+        most = program.flops if 1 in sizes[0] else float("inf")
+        found = {m: p for m in sizes if (p := _rewrite(program, stage, data, kernel, windows, m, m)).flops < most and lean(p)}
         usual = next(iter(found.values()), None)
         return {f"{_name(m)}_blocks": p for m, p in found.items() if p is usual or p.flops < usual.flops}
     channels = prod(extents[c] for c in access.roles(stage).channel)
     together = all(w.plain for w in windows)  # else phases
-    if len(taps) != 1 or channels < (_CHANNELS if together else _PHASES):
+    if len(taps) != 1 or min(taps) >= _LONG or channels < (_CHANNELS if together else _PHASES):
         return {}
     taps = next(iter(taps))
     outputs = tuple(extents[w.position] for w in windows)
@@ -92,9 +91,10 @@ def _name(tile: tuple) -> str:
 
 
 def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
-    """The program with `stage` computed in tiles of so many outputs, and blocks of so many taps, along each window."""
-    of = {w.position: w for w in windows}
-    m, taps = (dict(zip(of, sizes)) for sizes in (tiles, blocked))
+    """The program with `stage` computed in tiles of so many outputs, and blocks of so many taps, along each window; one of single outputs is left as it is."""
+    of = {w.position: w for w, size in zip(windows, tiles) if size > 1}
+    left = {w.position: w for w in windows if w.position not in of}
+    m, taps = ({w.position: size for w, size in zip(windows, sizes) if w.position in of} for sizes in (tiles, blocked))
     n = {p: m[p] + taps[p] - 1 for p in m}
     a, g, b = zip(*(_transforms(m[p], taps[p]) for p in m))
     a, g, b = (dict(zip(m, matrices)) for matrices in (a, g, b))
@@ -106,7 +106,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
     tile = {p: axis(f"{p}_tile", -(-extents[p] // m[p])) for p in of}
     # tiles of data: as many as outputs have, and one more for each further block (m divides a block's taps)
     grid = {p: tile[p] if one[p] else axis(f"{p}_grid", value_of(tile[p].size) + (count[p] - 1) * (taps[p] // m[p])) for p in of}
-    skipped = _only_padding(program, data, of, grid, one, m, n)
+    skipped = _only_padding(program, data, windows, grid, one, m, n)
     for p, (_, tiles_left) in skipped.items():
         grid[p] = axis(f"{p}_grid", tiles_left)
     point = {p: axis(f"{p}_point", n[p]) for p in of}
@@ -117,9 +117,9 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
     load = kernel
     for p, w in of.items():
         k = w.tap
-        left = [x for x in load.axes() if x != k]
+        rest = [x for x in load.axes() if x != k]
         known |= {v.name: v for v in (point[p], blocks[k])}
-        axes = [*(known[x] for x in left), *([] if one[p] else [blocks[k]]), point[p]]
+        axes = [*(known[x] for x in rest), *([] if one[p] else [blocks[k]]), point[p]]
         tap = known[k] if one[p] else axis(k, taps[p])
         at = tap if one[p] else blocks[k] * taps[p] + tap
         value = E.substitute(load, {k: taps[p] - 1 - at} if w.backward else {} if one[p] else {k: at})
@@ -130,12 +130,15 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
     kernel_load = load
 
     # the data transform, one window after the other; tiles reach beyond the last output, where the data counts as padding
-    dims = {next(d for d, i in enumerate(data.args) if w.tap in i.axes()): p for p, w in of.items()}
+    dims = {next(d for d, i in enumerate(data.args) if w.tap in i.axes()): w.position for w in windows}
     shape = program.shape(data.data[0])
     padding = data.data[1]
     amounts = list(padding.amounts) if padding else [(0, 0)] * len(data.args)
     reach, first = {}, {}
     for d, p in dims.items():
+        if p in left:
+            first[p], reach[p] = 0, extents[p] + extents[left[p].tap] - 1
+            continue
         w = of[p]
         reach[p] = (value_of(tile[p].size) + (count[p] - 1) * (taps[p] // m[p])) * m[p] + taps[p] - 1 + w.shifts - 1
         lo, hi = (value_of(v) for v in amounts[d])
@@ -146,11 +149,11 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
             first[p], amounts[d] = max(0, begin), (max(0, -begin), max(0, begin + reach[p] - shape[d]))
     source = E.Expr("load", data.args, "float", (data.data[0], E.Padding(amounts, padding.mode if padding else "zeros")))
     shift = {p: axis(f"{p}_shift", w.shifts) if w.shift is not None and w.shift.op != "axis" else w.shift for p, w in of.items()}
-    moving = {*of, *(w.tap for w in windows), *(x for w in windows if w.shift is not None for x in w.shift.axes())}
+    moving = {*(w.position for w in windows), *(w.tap for w in windows), *(x for w in windows if w.shift is not None for x in w.shift.axes())}
     others = [x for x in source.axes() if x not in moving]
-    lines = {p: axis(f"{p}_line", reach[p]) for p in of}
+    lines = {p: axis(f"{p}_line", reach[p]) for p in reach}
     for number, p in enumerate(of):
-        earlier, later = list(of)[:number], list(of)[number + 1:]
+        earlier, later = list(of)[:number], [*list(of)[number + 1:], *left]
         step = axis(f"{p}_step", n[p])
         place = (grid[p] + skipped[p][0] if p in skipped else grid[p]) * m[p] + step
         if shift[p] is not None:
@@ -165,6 +168,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
         axes = [*(point[q] for q in earlier), point[p], *rest, *(grid[q] for q in earlier), grid[p], *(lines[q] for q in later)]
         stages.append(Stage(f"{name}_data_{p}", axes, [step], "sum", table(b[p], point[p], step) * value))
     moved = {grid[p].name: tile[p] + blocks[w.tap] * (taps[p] // m[p]) - skipped.get(p, (0,))[0] for p, w in of.items() if not one[p]}
+    moved |= {lines[p].name: data.args[next(d for d in dims if dims[d] == p)] for p in left}
     moved |= {shift[p].name: w.shift for p, w in of.items() if shift[p] is not None}
     data_load = E.Expr("load", [moved.get(x.name, x) for x in stages[-1].axes], "float", (stages[-1].name, None))
     product = kernel_load * data_load
@@ -174,7 +178,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
 
     # one product per point, or one short correlation over tiles where the window has several blocks
     plain = [x for x in stage.axes if x.name not in tile]
-    axes = [*point.values(), *plain, *tile.values()]
+    axes = [*point.values(), *(x for x in plain if x.name not in left), *(tile.get(w.position, known[w.position]) for w in windows)]
     reduced = [blocks.get(x.name, x) for x in stage.reduce if x.name not in blocks or value_of(blocks[x.name].size) > 1]
     stages.append(Stage(f"{name}_points", axes, reduced, "sum", product))
 
@@ -188,7 +192,7 @@ def _rewrite(program, stage, data, kernel, windows, tiles, blocked):
     return access.spliced(program, stage, stages, lambda index: E.Expr("load", index, "float", (stages[-1].name, None)))
 
 
-def _only_padding(program, data, of, grid, one, m, n) -> dict:
+def _only_padding(program, data, windows, grid, one, m, n) -> dict:
     """Position → (first, count) of the data tiles that hold more than zero padding, where others are left out.
 
     Not for the last position: a register tile runs along it, and conditions inside cost more than the products that they save.
@@ -197,8 +201,9 @@ def _only_padding(program, data, of, grid, one, m, n) -> dict:
     if padding is None or padding.mode != "zeros":
         return {}
     shape, found = program.shape(data.data[0]), {}
-    for p, w in list(of.items())[:-1]:
-        if one[p]:
+    for w in windows[:-1]:
+        p = w.position
+        if one.get(p, True):
             continue
         d = next(i for i, index in enumerate(data.args) if w.tap in index.axes())
         before = value_of(padding.amounts[d][0])

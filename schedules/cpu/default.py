@@ -17,15 +17,15 @@ _NARROW = 8  # lines of a position's results of which one that two threads write
 def default(leaf) -> dict:
     """The default of one algorithm."""
     tiles = cutting.default(leaf)
-    c = _within(leaf, tiles)
-    return c if not tiles or limits.reason(leaf, c) is None else _within(leaf, {})
+    c = within(leaf, tiles)
+    return c if not tiles or limits.reason(leaf, c) is None else within(leaf, {})
 
 
-def _within(leaf, tiles) -> dict:
+def within(leaf, tiles) -> dict:
     """The default with these tiles of the output."""
     c = {n: v[0] for n, v in leaf.domains.items()}
-    for anchor in reversed(leaf.anchors.values()):  # a dense stage reads numbers, not vectors: its own may lie as its reader takes them
-        wanted = _taken(leaf.program, anchor.stage, c) if anchor.dense else None
+    for anchor in reversed(leaf.anchors.values()):  # the vectors of a dense stage, which reads numbers, and of a transform lie as their reader takes them
+        wanted = _taken(leaf.program, anchor.stage, c) if anchor.dense or anchor.roles.table else None
         if wanted in leaf.domains[f"{anchor.name}.vec"]:
             c[f"{anchor.name}.vec"] = wanted
     c |= {f"cut.{a}": size for a, size in tiles.items()}

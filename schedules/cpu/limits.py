@@ -75,13 +75,19 @@ def _cut(leaf, anchor, tiles, k) -> str | None:
 
 
 def _vectors_cut(leaf, tiles, c) -> str | None:
-    """Whether tiles would cut through the vectors of a stage that has no knobs."""
-    for p in P.make(leaf.program, c, leaf.lanes).stages:
+    """Whether tiles would cut through the vectors of a stage that has no knobs, or make the last vector of any reach beyond what the tile before it left."""
+    plan = P.make(leaf.program, c, leaf.lanes)
+    for p in plan.stages:
         if p.stage is leaf.program.run_stages[-1]:
             continue
         need, moved = leaf.inside(p.stage, tiles)
         if p.vec in moved and (need[p.vec] % p.lanes or not leaf.cuts.aligned(p.stage, p.vec, tiles, p.lanes)):
             return f"tiles cut through the vectors of {p.stage.name}"
+        if p.vec in moved and p.layout.blocks * p.lanes > p.extents[p.vec]:
+            for load in p.stage.body.loads():
+                source = plan.stage(load.data[0])
+                if source is not None and any(p.vec in i.axes() and a.name != source.vec for a, i in zip(source.stage.axes, load.args)):
+                    return f"the last vector of {p.stage.name} reads beyond what a tile has"
     return None
 
 

@@ -7,6 +7,7 @@ import pytest
 from convgen import schedules
 from convgen.lang import parse
 from convgen.ops import table
+from convgen.schedules.cpu import default
 from tests.emit.kernels import complaints, job, target
 
 CASES = [
@@ -54,7 +55,7 @@ def test_tiles_of_transforms_go_on_beyond_the_plane(kernels, id, cut):
     """Tiles that a plane ends in, along rows and along columns: TVM refuses loops that end early at places of their own."""
     w, machine = parse(id), target()
     leaf = schedules.space(w.description, machine).leaves["winograd4"]
-    choice = leaf._default(cut)
+    choice = default.within(leaf, cut)
     assert leaf.valid(choice) is None
     (answer,) = kernels.ask([job(w, machine, choice)])
     assert not complaints(w, answer)
@@ -63,8 +64,10 @@ def test_tiles_of_transforms_go_on_beyond_the_plane(kernels, id, cut):
 def test_large_kernels_skip_tiles_of_padding(kernels):
     """Rows of tiles that hold padding only are left out; the result, borders included, is the same."""
     op = table.get("depthwise_conv2d")
-    for w in (op(N=1, C=16, H=12, W=9, kernel=(19, 9), padding=((9, 9), (4, 4)), layout="NHWC"), op(N=1, C=16, H=9, W=12, kernel=17, padding=((0, 16), (8, 8)))):
-        leaf = schedules.space(w.description, target()).leaves["winograd4_blocks"]
+    for name, w in (("winograd4_blocks", op(N=1, C=16, H=12, W=9, kernel=(19, 9), padding=((9, 9), (4, 4)), layout="NHWC")),
+                    ("winograd4_blocks", op(N=1, C=16, H=9, W=12, kernel=17, padding=((0, 16), (8, 8)))),
+                    ("winograd4x1_blocks", op(N=1, C=40, H=14, W=28, kernel=(27, 5), padding=(13, 2)))):
+        leaf = schedules.space(w.description, target()).leaves[name]
         assert any(e.op == "select" for s in leaf.program.run_stages for e in s.body.walk())
         wrong, _ = kernels.check([w], choice=leaf.default())
         assert not wrong, "\n".join(wrong)
