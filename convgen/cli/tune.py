@@ -29,12 +29,14 @@ def _tune(options) -> int:
 
     from ..targets import resolve
     from ..tune.progress import Progress
+    from ..tune.records import Store
     cases = arguments.cases(options)
     target = resolve(options.target)
     target = target.with_threads(options.threads) if options.threads else target
     workloads = [case.workload for case in cases for _ in range(case.count)]
     if options.new:
-        known = {w for w in set(workloads) if _tuned(w, target, options.logs)}
+        store = Store.open(options.logs)
+        known = {w for w in set(workloads) if _tuned(w, target, store)}
         workloads = [w for w in workloads if w not in known]
         note(options, f"{len(known)} workloads were tuned before, {len(set(workloads))} are left")
         if not workloads:
@@ -48,9 +50,8 @@ def _tune(options) -> int:
     return 1 if all(row.us is None for row in result.rows) else 0
 
 
-def _tuned(workload, target, logs) -> bool:
+def _tuned(workload, target, store) -> bool:
     """Whether an earlier run finished this workload on this target."""
     from .. import building
-    from ..tune.records import Store
-    found = building.plan(workload, target, Store.open(logs)).found
+    found = building.plan(workload, target, store).found
     return found.step == "exact" and bool(found.record.get("final"))

@@ -10,9 +10,10 @@ from typing import Sequence
 
 from ..errors import WorkerError
 from ..lang.count import CALL
+from .lines import Trial, measured_line
 from .records import choice_key
 from .result import Row
-from .task import KEPT, Task, Trial
+from .task import KEPT, Task
 from .timing import quartiles
 
 log = logging.getLogger("convgen")
@@ -56,7 +57,7 @@ def settle(task: Task, budget: float) -> Row:
     if not contestants:
         return task.summary()
     winner, ratio, rounds = _race(task, contestants, budget)
-    record = {**task.record(winner, rounds), "final": True, "searched_s": task.searched_so_far()}
+    record = {**measured_line(task, winner, rounds), "final": True, "searched_s": task.searched_so_far()}
     if ratio is not None:
         record["default_ratio"] = round(ratio, 4)
     task.save(record)

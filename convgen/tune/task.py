@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
-from dataclasses import dataclass
 
 from ..errors import WorkerError
 from .context import Context
-from .lookup import dtypes_of, least_of, look_up
+from .lines import Trial, failed_line, measured_line
+from .lookup import least_of, look_up
 from .model import workload_features
 from .propose import Proposer
 from .records import choice_key
@@ -21,24 +20,6 @@ HALVING = 8  # candidates that gained nothing and halve the hope for more
 BUSY = 1.5  # median over least time above which something else took the cores
 FIRST = 5.0  # seconds for the references and the first candidate of a workload, whatever building it left of its share
 LOOK = 32  # trials after which a workload where nearly all fail alike is given up
-
-
-@dataclass
-class Trial:
-    """A candidate that ran. `verified` lists the oracles that a thorough check passed ("" = only the quick one).
-
-    Candidates are ranked by `least_us`: whatever else runs on the machine only ever adds time.
-    """
-
-    choice: dict
-    median_us: float
-    spread_us: float
-    least_us: float
-    number: int
-    ratio: float = 0.0
-    verified: str = ""
-    built: object = None
-    digest: str | None = None
 
 
 class Task:
@@ -284,7 +265,7 @@ class Task:
     def _keep(self, trial: Trial, repeats: int) -> None:
         self.attempts += 1
         self.trials[choice_key(trial.choice)] = trial
-        record = self.record(trial, repeats)
+        record = measured_line(self, trial, repeats)
         self.save(record)
         if not self.context.taught(self.group, record):
             self.model.add(self.workload.id, self.features(trial.choice), trial.least_us)
@@ -302,7 +283,7 @@ class Task:
         """Count a failure and record it in compact form."""
         self.failures[error.kind] = self.failures.get(error.kind, 0) + 1
         log.debug("%s: %s: %s", self.workload.id, error.kind, error)
-        self.save({**self._identity(), "choice": choice, "kind": error.kind, "message": str(error)[:200]})
+        self.save(failed_line(self, choice, error))
 
     def _give_up(self) -> None:
         worst = max(self.failures.values(), default=0)
@@ -342,32 +323,11 @@ class Task:
         least = round(chosen.least_us, 3)
         if row.us > BUSY * least:
             row.note = row.note or f"the machine was busy while measuring: undisturbed it took {least:.4g} µs"
-        row.record = record or self.record(chosen, 1)
+        row.record = record or measured_line(self, chosen, 1)
         row.baseline_ratio = self.torch["min_us"] / chosen.least_us if self.torch else None
         return row
 
     # -- records ------------------------------------------------------------------------------------------------------------
-
-    def _identity(self) -> dict:
-        target, description = self.context.target, self.description
-        return {"operator": description["operator"], "workload": self.workload.id, "description": self.hash,
-                "target": target["fingerprint"], "family": target["family"], "isa": target.get("isa"),
-                "microarchitecture": target.get("microarchitecture"), "threads": target.get("threads"), "space": self.space.version,
-                "seed": self.context.seed, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"), **self.context.origin}
-
-    def record(self, trial: Trial, repeats: int) -> dict:
-        """The line of a trial."""
-        record = {**self._identity(), "choice": trial.choice, "kind": "ok", "median_us": round(trial.median_us, 3),
-                  "spread_us": round(trial.spread_us, 3), "min_us": round(trial.least_us, 3), "repeats": repeats, "error": float(f"{trial.ratio:.3g}"),
-                  "verified": trial.verified, "flops": self.workload.flops, "bytes": self.workload.bytes,
-                  "dims": self.description["dims"], "attributes": self.description.get("attributes", {}),
-                  "layout": self.description.get("layout"), "dtypes": dtypes_of(self.description),
-                  "versions": self.context.environment.versions()}
-        if trial.built is not None and "memory" in trial.built.entry:
-            record["memory"] = trial.built.entry["memory"]
-        if self.torch is not None:
-            record |= {"torch_us": round(self.torch["median_us"], 3), "torch_min_us": round(self.torch["min_us"], 3)}
-        return record
 
     def searched_so_far(self) -> float:
         """Seconds that this run and those before it spent searching for this workload on this target."""

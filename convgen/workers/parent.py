@@ -287,15 +287,17 @@ class Worker:
             if until is not None and time.monotonic() >= until and b"\n" not in self._buffer:
                 return None  # a worker that prints without end must not hold up the others
 
-    def _drain_errors(self) -> None:
+    def _drain_errors(self) -> bool:
+        """Keep the end of what the child wrote to stderr; False when there is no more of it now."""
         try:
             data = os.read(self.process.stderr.fileno(), 1 << 20)
         except BlockingIOError:
-            return
+            return False
         if data:
             self._errors = (self._errors + data)[-_TAIL:]
         else:
             time.sleep(0.01)  # stderr is closed but the child lives on: do not spin
+        return bool(data)
 
     def _over_limit(self):
         limit = self._limit
@@ -311,21 +313,12 @@ class Worker:
             except ChildProcessError:
                 break
             time.sleep(0.01)
-        self._drain_errors_now()
+        while self._drain_errors():
+            pass
         self.kill()
         if process.returncode == -signal.SIGPROF and self._processor is not None:
             raise WorkerError(self.timeout_kind, f"no answer within {self._processor:.3g} s of processor time")
         raise _death(process.returncode, self._errors.decode(errors="replace").strip(), self.crash_kind)
-
-    def _drain_errors_now(self) -> None:
-        while True:
-            try:
-                data = os.read(self.process.stderr.fileno(), 1 << 20)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            self._errors = (self._errors + data)[-_TAIL:]
 
 
 def _death(code: int, errors: str, kind: str) -> WorkerError:
