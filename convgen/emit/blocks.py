@@ -25,7 +25,7 @@ class Block:
     tiles: tuple = (None, None)  # axes of the register tile, innermost first
     sizes: tuple = (1, 1)  # its steps along them
     rows: str | None = None  # the axis whose steps are rows of positions
-    turn: object = None  # the plan's Turn of a copy or store between rows of memory and vectors across them
+    turn: object = None  # the turns.Turn of a copy or store between rows of memory and vectors across them
     tested: bool = False  # whether terms are conditional, because some meet nothing but padding
     separate: bool = False  # whether the tiles of a row leave out different terms, so that each needs its own code
     moves: tuple = ()  # axes of the output that it depends on

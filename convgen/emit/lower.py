@@ -11,7 +11,7 @@ from ..lang import access, expr as E
 from ..lang.count import BYTES
 from ..lang.ranges import whole
 from ..lang.size import tree_of
-from . import border, matrix, packing, tiling, vector_math
+from . import border, matrix, packing, tiling, turns, vector_math
 from . import plan as P
 from .blocks import Block, needed
 from .launches import size
@@ -72,7 +72,7 @@ class _Lowering(Reads):
         follows = lambda axes: any(axes & set(a.axes()) for a in load.args)
         source = self.tensors[name][1].order[-1] if name in self.tensors else None
         along = layout.order.index(at[source]) if source in at and layout.split is None else None
-        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=P.copy_turn(self.program, p, operand), moves=self._moves(stage, follows),
+        self.blocks.append(Block(operand.name, "copy", layout.tags(names), stage.name, layout.lanes, turn=turns.of_copy(self.program, p, operand), moves=self._moves(stage, follows),
                                  narrow=4 // BYTES[operand.dtype], wide=operand.wide, along=along))
 
     def stage(self, p):

@@ -13,8 +13,7 @@ from ..lang import access, cuts, expr as E
 from ..lang.count import BYTES
 from ..lang.ranges import interval
 from ..lang.size import tree_of, value_of
-from ..lang.unfold import phases
-from . import banded, borders, dot, matrix
+from . import banded, borders, dot, matrix, turns
 from .layout import Layout
 from .tiling import columns, is_batch, reduce_order, tile_axes, tile_sizes, vector_kinds
 
@@ -175,7 +174,7 @@ def make(program, choice: dict, lanes: int) -> Plan:
                 store_operands[key(load)] = packed[op.name] = op
             else:
                 store_operands[key(load)] = Operand(load, "stage" if program.stage(load.data[0]) else "raw")
-    turn = store_turn(program, plans[anchor.name], store_operands) if anchor is not None and plans[anchor.name].matrix is None else None
+    turn = turns.of_store(program, plans[anchor.name], store_operands) if anchor is not None and plans[anchor.name].matrix is None else None
     return Plan(program, order, list(packed.values()), store_operands, output, turn)
 
 
@@ -190,67 +189,6 @@ def as_matrices(program, stage, choice, **output) -> StagePlan:
             for load, kind, names, layout in zip((product.data, product.weight), ("staged", "packed"), axes, layouts)]
     made[0].batch = 0 if product.batch else None
     return StagePlan(stage, product.columns[-1], 1, extents, layouts[2], {key(o.load): o for o in made}, matrix=product, **output)
-
-
-@dataclass
-class Turn:
-    """A copy of rows: between rows of memory and vectors across them, or straight from row to row.
-
-    `source`, `target`: (dim the row runs along, dim of the lanes) in memory. A straight row has no dim of lanes (None), or runs through both: first blocks, then lanes.
-    The copy's rows have `width` positions, of which those from `begin` on and before `end` have data; `padded` if that is not all.
-    `phases`: how many take turns along the row; if more than one, the dim after the row's counts them, and positions count both.
-    """
-
-    source: tuple
-    target: tuple
-    width: int
-    begin: int = 0
-    end: int = 0
-    phases: int = 1
-
-    @property
-    def padded(self) -> bool:
-        return self.begin > 0 or self.end < self.width
-
-
-def store_turn(program, p: StagePlan, store_operands) -> Turn | None:
-    """How whole vectors become columns of the output's rows, where nothing comes between but parameters that fit the tiles."""
-    spec, true, layout = program.output, access.extents(p.stage), p.layout
-    perm = spec.permutation(program.layout)
-    count = phases(spec).get(perm[-1], 1)
-    row, lane = perm[-1] - (count > 1), layout.split  # an unfolded row: its dim of steps, followed by that of phases
-    straight = row == lane
-    if spec.dtype != "float32" or p.lanes == 1 or layout.order[-1] != perm[-1] or lane == perm[-1] != row:
-        return None
-    if layout.overhangs != straight and not (straight and count > 1):
-        return None  # straight rows of whole vectors need no care
-    fits = lambda o: o.kind == "packed" and all(p.extents[c[1]] == true[c[1]] and not (straight and c[1] == p.vec) for c in o.coords) or o.source == p.stage.name
-    if not all(fits(o) for o in store_operands.values()):
-        return None
-    at, width = perm.index(row), spec.shape[row] * count
-    return Turn((at, len(perm)), (at, None if straight else perm.index(lane)), width, 0, width, count)
-
-
-def copy_turn(program, p: StagePlan, operand: Operand) -> Turn | None:
-    """How a staged copy takes rows: straight, or turned into vectors along a plain dim in whole blocks of lanes."""
-    spec, layout, load, true = program.tensor(operand.source), operand.layout, operand.load, access.extents(p.stage)
-    if spec is None or spec.dtype != "float32" or layout.overhangs or load.data[1] is not None and load.data[1].mode != "zeros":
-        return None
-    if any(c[0] == "axis" and (p.extents[c[1]] > true[c[1]] or c[1] == p.vec and p.layout.blocks * p.lanes > true[p.vec]) for c in operand.coords):
-        return None
-    straight = layout.split is None
-
-    def dim(coord):  # the dim of the source that a coord runs through step by step
-        return coord[1] if coord[0] == "dim" else next((d for d, a in enumerate(load.args) if a.op == "axis" and a.data == coord[1]), None)
-    last = layout.order[-1]
-    inner, perm = operand.coords[last], spec.permutation(program.layout)
-    row, lane = dim(inner), None if straight else dim(operand.coords[layout.split])
-    if row != perm[-1] or not straight and (lane in (None, row) or any(access.padding(load, lane))):
-        return None  # a vector is data or padding as a whole
-    before, after = access.padding(load, row)
-    first = inner[2] if inner[0] == "dim" else 0
-    turn = Turn((len(perm) - 1, None if straight else perm.index(lane)), (len(layout.order) - 1, None if straight else len(layout.order)), layout.extents[last], before - first, before - first + spec.shape[row])
-    return None if turn.padded and not (before or after) else turn  # reads beyond the data without padding are clamped
 
 
 def _vector(program, stage, choice, plans, lanes):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from . import expr as E
-from .program import Stage, TensorSpec
+from .program import Stage
 from .size import Size, tree_of, value_of
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from convgen.emit import simt, plan as P
+from convgen.emit import plan as P
 from convgen.lang import access
 from convgen.lang.size import tree_of
 
