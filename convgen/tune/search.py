@@ -120,6 +120,7 @@ class _Run:
     def __init__(self, context: Context, counts: dict[Any, int], seconds: float | None):
         self.context, self.seconds, self.counts = context, seconds, counts
         self.tasks: list[Task] = []
+        self.compared: set[Task] = set()  # those whose PyTorch baseline was timed, or cannot be
         self.final = FINAL_SECONDS
         if seconds is not None:
             context.end = context.begun + seconds
@@ -186,21 +187,31 @@ class _Run:
         if task.tuned:
             record = task.previous.record
             task.torch = {"median_us": record["torch_us"], "min_us": record["torch_min_us"]} if "torch_min_us" in record else None
+            if task.torch is not None:
+                self.compared.add(task)
             if confirm(task, self.final):
                 return
             log.warning("%s: its record does not stand any more, it is tuned again", task.workload.id)
         self._give_inputs(task)
         if task.seeds and not context.late() and not task.finished:
             task.batch(1)
-        left = context.left()
-        if context.environment.baseline is not None and task.torch is None and (left is None or left > BASELINE_NEEDS):
-            task.torch = context.environment.baseline.time(task.workload.id, 120.0 if left is None else left / 2)
-            context.report("trial", task)
+        self._time_baseline(task)
+
+    def _time_baseline(self, task: Task) -> None:
+        """Time PyTorch once, where enough is left of this workload's share."""
+        context, left = self.context, self.context.left()
+        if context.environment.baseline is None or task in self.compared or (left is not None and left <= BASELINE_NEEDS):
+            return
+        self.compared.add(task)
+        task.torch = context.environment.baseline.time(task.workload.id, 120.0 if left is None else left / 2)
+        context.report("trial", task)
 
     def _second(self, task: Task) -> None:
         """Measure something beside the default, or the default itself where it took more than its share."""
         if task.row is None and not task.finished and len(task.trials) < 2 and not self.context.late():
             task.batch(self._workers)
+        if task.row is None:
+            self._time_baseline(task)  # where the default, or a compiler that had to load, took the first share
 
     def _give_inputs(self, task: Task) -> None:
         """Hand the operator's own input generator (offsets, indices) to the measuring process, which knows descriptions only."""

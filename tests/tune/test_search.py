@@ -305,6 +305,13 @@ def test_a_default_that_took_more_than_its_share_gets_another(tmp_path):
     assert [c for w, c in env.runner.measured if w == many[0].id][0] == DEFAULT and row.trials >= 2 and row.note is None
 
 
+def test_a_baseline_that_the_first_share_left_no_time_for_is_timed_later(tmp_path):
+    clock, many = FakeClock(), [FakeWorkload(64 + n) for n in range(3)]
+    env = environment(clock, runner=SlowRunner(clock, {many[0].id: 20.0}), baseline=FakeBaseline())
+    rows = go(many, tmp_path, env, seconds=90.0, trials=4).rows
+    assert env.baseline.asked == [w.id for w in (many[1], many[2], many[0])] and all(row.baseline_ratio for row in rows)
+
+
 def test_a_time_too_short_for_all_serves_some_and_says_who_got_nothing(tmp_path):
     """What building left no time of its share is measured all the same; those whose turn never came say so."""
     clock, many = FakeClock(), [FakeWorkload(64 + n) for n in range(10)]
