@@ -27,28 +27,12 @@ def reduction(sch, b, store, copies, choice, done, static):
     else:
         loops = [[loop for loop, _ in found] for found in loops]
     chunks, inner, window, table = loops
-    spatial = sch.get_loops(block)[:len(b.loops)]
-    tiles = {t.axis: t for t in b.spread}
-    grid, far, threads, near = [], [], [], []
-    for loop, (axis, part) in zip(spatial, b.loops):
-        if part == "lanes" or axis not in tiles:
-            grid.append(loop)
-            continue
-        tile = tiles[axis]
-        outer, v, t, r = sch.split(loop, [None, tile.each // tile.near, tile.threads, tile.near])
-        grid.append(outer), far.append(v), threads.append(t), near.append(r)
+    grid, far, threads, near = _spread(sch, b, sch.get_loops(block)[:len(b.loops)])
     order = [*chunks, *inner, *window, *table]
     if group is not None:
         threads = [*threads, group] if b.share.apart else [group, *threads]
     sch.reorder(*grid, *far, *threads, *order, *near)
-    if total is not None:
-        out = sch.cache_write(block, 0, "local")
-        sch.set_scope(out, 0, "shared")
-    elif store is None:
-        out = sch.cache_write(block, 0, "local")
-    else:
-        out = sch.get_sblock(store.name)
-        sch.set_scope(block, 0, "local")
+    out = _written(sch, block, store, total is not None)
     weights = _parameters(sch, block, b.parameters) if k("weights") == "shared" else []
     grid = bind.blocks(sch, grid)
     if any(_extent(sch, v) > 1 for v in far):
@@ -61,20 +45,8 @@ def reduction(sch, b, store, copies, choice, done, static):
         copy.results(sch, out, len(b.loops) + 1, False)
         share.finish(sch, total, sch.get_sblock(store.name) if store is not None else None, grid, count)
     else:
-        copy.results(sch, out, len(b.loops) if store is None else len(store.loops), _whole(sch, out, store or b, tiles))
-    at, common = chunks[-1] if chunks else thread, {}
-    for c in copies:
-        found = sch.get_sblock(c.name)
-        sch.set_scope(found, 0, "shared")
-        sch.compute_at(found, at, preserve_unit_loops=True)
-        common[found] = _bytes(sch, found, len(c.loops))
-        computed = any(choice.get(f"{sch.get(p).name_hint}.fused") for p in sch.get_producers(found))
-        copy.cooperative(sch, found, len(c.loops), count, c.wide, c.along if computed else None)
-        done.add(c.name)
-    for w, wide in weights:
-        sch.compute_at(w, at, preserve_unit_loops=True)
-        common[w] = _bytes(sch, w, len(sch.get(w).iter_vars))
-        copy.cooperative(sch, w, len(sch.get(w).iter_vars), count, wide)
+        copy.results(sch, out, len(b.loops) if store is None else len(store.loops), _whole(sch, out, store or b, {t.axis: t for t in b.spread}))
+    common = _copied(sch, copies, weights, chunks[-1] if chunks else thread, count, choice)
     if total is not None:
         common |= {out: (n := 4 * count * math.prod(_extent(sch, l) for l in near)), total: n // b.share.threads}
     if sum(common.values()) > static:
@@ -90,9 +62,49 @@ def reduction(sch, b, store, copies, choice, done, static):
         init = sch.decompose_reduction(block, order[0])
         for loop in sch.get_loops(init)[-len(near):]:
             _unroll(sch, loop)
-    done.add(b.name)
-    if store is not None:
-        done.add(store.name)
+    done.update(x.name for x in (b, store, *copies) if x is not None)
+
+
+def _spread(sch, b, loops):
+    """Loops over (blocks, results of a thread that lie apart, threads, results of a thread that are neighbours)."""
+    tiles = {t.axis: t for t in b.spread}
+    grid, far, threads, near = [], [], [], []
+    for loop, (axis, part) in zip(loops, b.loops):
+        if part == "lanes" or axis not in tiles:
+            grid.append(loop)
+            continue
+        tile = tiles[axis]
+        outer, v, t, r = sch.split(loop, [None, tile.each // tile.near, tile.threads, tile.near])
+        grid.append(outer), far.append(v), threads.append(t), near.append(r)
+    return grid, far, threads, near
+
+
+def _written(sch, block, store, shared):
+    """The block that takes the sums out of registers: the store, else a copy; `shared` sums go to shared memory first."""
+    if store is not None and not shared:
+        sch.set_scope(block, 0, "local")
+        return sch.get_sblock(store.name)
+    out = sch.cache_write(block, 0, "local")
+    if shared:
+        sch.set_scope(out, 0, "shared")
+    return out
+
+
+def _copied(sch, copies, weights, at, count, choice) -> dict:
+    """Copy what `count` threads share inside loop `at`. `copies`: Blocks; `weights`: as of _parameters. Returns block → bytes of shared memory."""
+    common = {}
+    for c in copies:
+        found = sch.get_sblock(c.name)
+        sch.set_scope(found, 0, "shared")
+        sch.compute_at(found, at, preserve_unit_loops=True)
+        common[found] = _bytes(sch, found, len(c.loops))
+        computed = any(choice.get(f"{sch.get(p).name_hint}.fused") for p in sch.get_producers(found))
+        copy.cooperative(sch, found, len(c.loops), count, c.wide, c.along if computed else None)
+    for w, wide in weights:
+        sch.compute_at(w, at, preserve_unit_loops=True)
+        common[w] = _bytes(sch, w, len(sch.get(w).iter_vars))
+        copy.cooperative(sch, w, len(sch.get(w).iter_vars), count, wide)
+    return common
 
 
 def inside(sch, b):
