@@ -43,6 +43,17 @@ def _runs(values, lanes) -> bool:
     return bool((groups[:, 0] % lanes == 0).all() and (groups == groups[:, :1] + np.arange(lanes)).all())
 
 
+def spacing(program, stage, load, vec: str) -> tuple | None:
+    """(positions of memory from lane to lane, tap's axis or None, positions from tap to tap, first position) of a read whose vectors take every second, third, ... number of a row; None for other reads."""
+    spec = program.tensor(load.data[0])
+    inner = spec.permutation(program.layout)[-1] if spec is not None else None
+    terms = access.linear(load.args[inner]) if inner is not None and sum(vec in i.axes() for i in load.args) == 1 else None
+    if terms is None or terms[0].get(vec, 0) < 2 or len(terms[0]) > 2 or spec.dtype != "float32":
+        return None
+    tap, apart = next(((a, k) for a, k in terms[0].items() if a != vec), (None, 0))
+    return None if apart < 0 or tap in {a.name for a in stage.axes} else (terms[0][vec], tap, apart, terms[1])
+
+
 def tile_axes(program, stage, vec: str) -> tuple:
     """The output axes beside the vector axis that a register tile spans: where an operand is reused, then the innermost (None where there is none).
 

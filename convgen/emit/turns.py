@@ -6,6 +6,16 @@ from dataclasses import dataclass
 
 from ..lang import access
 from ..lang.unfold import phases
+from .tiling import spacing
+
+
+@dataclass
+class Taps:
+    """A window along a copied row: the dim of the copy that counts its taps, how many there are, and how many positions of the source they lie apart."""
+
+    dim: int
+    count: int
+    apart: int
 
 
 @dataclass
@@ -15,6 +25,7 @@ class Turn:
     `source`, `target`: (dim the row runs along, dim of the lanes) in memory. A straight row has no dim of lanes (None), or runs through both: first blocks, then lanes.
     The copy's rows have `width` positions, of which those from `begin` on and before `end` have data; `padded` if that is not all.
     `phases`: how many take turns along the row; if more than one, the dim after the row's counts them, and positions count both.
+    A spaced row takes vectors of `lanes` numbers that lie `step` positions apart, for each of its `taps`: width counts them, begin and end positions of the source.
     """
 
     source: tuple
@@ -23,6 +34,19 @@ class Turn:
     begin: int = 0
     end: int = 0
     phases: int = 1
+    step: int = 1
+    lanes: int = 0
+    taps: Taps | None = None
+
+    @property
+    def blocks(self) -> int:
+        """Vectors of a spaced row, per tap."""
+        return -(-self.width // self.lanes)
+
+    @property
+    def loops(self) -> int:
+        """How many loops a row replaces: a straight one its own, others that over lanes too, and those over phases and taps."""
+        return (1 if self.step == 1 and None in (self.source[1], self.target[1]) else 2) + (self.phases > 1) + (self.taps is not None)
 
     @property
     def padded(self) -> bool:
@@ -48,8 +72,10 @@ def of_store(program, p, store_operands) -> Turn | None:
 
 
 def of_copy(program, p, operand) -> Turn | None:
-    """How a staged copy, an Operand of the planned stage `p`, takes rows: straight, or turned into vectors along a plain dim in whole blocks of lanes."""
+    """How a staged copy, an Operand of the planned stage `p`, takes rows: straight, turned into vectors along a plain dim in whole blocks of lanes, or spaced."""
     spec, layout, load, true = program.tensor(operand.source), operand.layout, operand.load, access.extents(p.stage)
+    if spec is not None and layout.split is not None and operand.coords[layout.split] == ("axis", p.vec) and (found := spacing(program, p.stage, load, p.vec)) is not None:
+        return _spaced(program, p, operand, *found)
     if spec is None or spec.dtype != "float32" or layout.overhangs or load.data[1] is not None and load.data[1].mode != "zeros":
         return None
     if any(c[0] == "axis" and (p.extents[c[1]] > true[c[1]] or c[1] == p.vec and p.layout.blocks * p.lanes > true[p.vec]) for c in operand.coords):
@@ -67,3 +93,15 @@ def of_copy(program, p, operand) -> Turn | None:
     first = inner[2] if inner[0] == "dim" else 0
     turn = Turn((len(perm) - 1, None if straight else perm.index(lane)), (len(layout.order) - 1, None if straight else len(layout.order)), layout.extents[last], before - first, before - first + spec.shape[row])
     return None if turn.padded and not (before or after) else turn  # reads beyond the data without padding are clamped
+
+
+def _spaced(program, p, operand, step, tap, apart, first) -> Turn | None:
+    spec, layout, load, true = program.tensor(operand.source), operand.layout, operand.load, access.extents(p.stage)
+    inner = spec.permutation(program.layout)[-1]
+    whole = all(p.extents[c[1]] == true[c[1]] for c in operand.coords if c[0] == "axis" and c[1] != p.vec)
+    if layout.lanes not in (4, 8, 16) or spec.shape[inner] < layout.lanes or not whole or load.data[1] is not None and (load.data[1].mode != "zeros" or load.data[1].fill is not None):
+        return None
+    begin = access.padding(load, inner)[0] - first
+    at = lambda axis: layout.order.index(operand.coords.index(("axis", axis)))
+    taps = Taps(at(tap), true[tap], apart) if tap is not None else None
+    return Turn((len(spec.shape) - 1, None), (at(p.vec), len(layout.order)), true[p.vec], begin, begin + spec.shape[inner], step=step, lanes=layout.lanes, taps=taps)

@@ -7,10 +7,12 @@ import math
 
 from convgen.emit import banded, dot, plan as P
 from convgen.lang import access, count
+from convgen.lang.cuts import tiles_of
 
-from . import bands, cutting, limits, tile
+from . import bands, cutting, domains, limits, tile
 
 _LINE = 64  # bytes that processors hand each other as one
+_MANY = 16  # outputs for which vectors of what they read are picked in little time
 _NARROW = 8  # lines of a position's results of which one that two threads write is too many
 
 
@@ -33,7 +35,7 @@ def within(leaf, tiles) -> dict:
         ext, moved = leaf.inside(anchor.stage, tiles)
         anchor = anchor._replace(ext=ext)
         c = _inside(leaf, anchor, moved, c) if tiles and anchor.name in leaf.cuts.needs(tiles) else _producer(leaf, anchor, c)
-        for step in (_data, _instruction, _taps):
+        for step in (_vector, _data, _instruction, _taps):
             c = step(leaf, anchor, c)
         trials = [(tile.score(leaf, anchor, t) / (1 - leaf.left_out(anchor.stage, t)), t) for t in _tiled(leaf, anchor, tiles, c)]
         c = tile.stored(leaf, anchor, tiles, trials) if trials else c | {f"{anchor.name}.tile1": 1, f"{anchor.name}.tile2": 1}
@@ -68,6 +70,16 @@ def _producer(leaf, anchor, c) -> dict:
     return c | {f"{n}.order": "position"} if ext[c[f"{n}.vec"]] > c[f"{n}.lanes"] else c
 
 
+def _vector(leaf, anchor, c) -> dict:
+    """Vectors along the output's rows, picked from rows of few channels that many outputs read: nothing is turned then, and every line of the output is written once."""
+    s, ext, roles = anchor
+    picked = [v for v in leaf.domains[f"{s.name}.vec"] if leaf.picks and domains.spaced(leaf, anchor, v)]
+    if not picked or tiles_of(c) or math.prod(ext[a] for a in roles.channel) > tile.SHORT or leaf.program.layout != "channels_first":
+        return c
+    bands = any(isinstance(b, int) and ext[roles.spatial[-2]] % b == 0 for b in leaf.domains[f"{s.name}.copies"]) if len(roles.spatial) > 1 else False
+    return c | {f"{s.name}.vec": picked[0]} if bands and math.prod(ext[a] for a in roles.plain) >= _MANY else c
+
+
 def _data(leaf, anchor, c) -> dict:
     """How a dense reduction's data lies, and in what blocks of channels it is summed up."""
     s, _, roles = anchor
@@ -98,7 +110,8 @@ def _taps(leaf, anchor, c) -> dict:
     """How many axes of a window are unrolled, and whether its border is tested where it is met."""
     s, _, roles = anchor
     unrolls = leaf.domains[f"{s.name}.unroll"]
-    unroll = 1 if 1 in unrolls and not c.get(f"{s.name}.dot") else 0  # taps of dot products side by side in one body would keep every broadcast in a register
+    # taps of dot products side by side in one body would keep every broadcast in a register, and few channels are unrolled anyway
+    unroll = 1 if 1 in unrolls and not c.get(f"{s.name}.dot") and not domains.spaced(leaf, anchor, c[f"{s.name}.vec"]) else 0
     blocked = leaf.program.layout == "channels_last" or all(leaf.program.stage(l.data[0]) is not None for l in s.body.loads() if l.data[1])
     inline = not anchor.dense and "inline" in leaf.domains[f"{s.name}.padding"] and c[f"{s.name}.vec"] not in roles.spatial and blocked
     if inline and 2 in unrolls and _dilated(s, roles):
@@ -108,9 +121,9 @@ def _taps(leaf, anchor, c) -> dict:
 
 def _tiled(leaf, anchor, tiles, c):
     """The choice with every register tile that may be compiled, and with terms in the padding left out where they can be."""
-    n, domains = anchor.name, leaf.domains
-    for padding in [c[f"{n}.padding"], *(p for p in domains[f"{n}.padding"] if p == "skip")]:
-        for t1, t2, v in itertools.product(*(domains[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))):
+    n, values = anchor.name, leaf.domains
+    for padding in [c[f"{n}.padding"], *(p for p in values[f"{n}.padding"] if p == "skip")]:
+        for t1, t2, v in itertools.product(*(values[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))):
             trial = c | {f"{n}.padding": padding, f"{n}.tile1": t1, f"{n}.tile2": t2, f"{n}.vectors": v}
             if padding == "skip" and anchor.dense:
                 if t2 > 1:

@@ -14,6 +14,8 @@ _FEW_TERMS, _CROWDING = 160, 2.0  # of a sum that storing far apart outlasts; mo
 _BANDS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # steps of the output that columns may be produced for together
 _SHARES = (2, 4, 8, 16, 32)  # into which the tiles along one axis can be cut
 _FEW = 4  # steps of other axes, which threads cannot well share
+_FILLED = 1.1  # lanes over positions up to which vectors that have to be picked are worth it
+_COPIED = 3  # their numbers over those of the rows they are picked from
 _TILES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 24, 28)
 
 
@@ -60,7 +62,7 @@ def band_fits(band: int, steps: int) -> bool:
 
 # -- vectors ------------------------------------------------------------------------------------------------------------
 def _vector_axes(leaf, anchor) -> list:
-    """The two best axes to vectorise, the better one first."""
+    """The two best axes to vectorise, the better one first, and one whose vectors the copy of what a dense sum reads has to pick."""
     program, (s, ext, roles) = leaf.program, anchor
     out = [a.name for a in s.axes]
     batch = {a.name for a in s.axes if program.any_batch and tree_of(a.size) == "N"}
@@ -68,7 +70,17 @@ def _vector_axes(leaf, anchor) -> list:
     vecs = [a for a in out if a not in batch and a not in distant and _vectorisable(s, a, ext, leaf.lanes)]
     vecs = vecs or [next(a for a in reversed(out) if a not in batch)]
     vecs.sort(key=lambda a: leaf.drawback(anchor, a) - _merit(leaf, anchor, a))
-    return vecs[:2]
+    return vecs[:2] + [a for a in out if a not in batch and a not in distant and a not in vecs and spaced(leaf, anchor, a)]
+
+
+def spaced(leaf, anchor, axis) -> bool:
+    """Whether vectors along an axis are dense, but for a copy not much larger than what it is of."""
+    (s, ext, _), lanes = anchor, leaf.lanes
+    found = [(l, tiling.spacing(leaf.program, s, l, axis)) for l in s.body.loads() if axis in {a for i in l.args for a in i.axes()}]
+    if not anchor.dense or len(found) != 1 or found[0][1] is None:
+        return False
+    step, tap, _, _ = found[0][1]
+    return -(-ext[axis] // lanes) * lanes <= _FILLED * ext[axis] and ext.get(tap, 1) <= _COPIED * step
 
 
 def _widths(leaf, anchor, vecs) -> list:

@@ -11,8 +11,7 @@ def schedule(sch, b, lanes, widest, tiled=False):
     if not loops():
         return
     if turn.mark(sch, b, b.lanes if b.kind == "store" else lanes, widest):
-        done = (1 if None in (b.turn.source[1], b.turn.target[1]) else 2) + (b.turn.phases > 1)  # a straight row, or rows and lanes, and phases
-        _share(sch, loops()[:-done], tiled)
+        _share(sch, loops()[:-b.turn.loops], tiled)
         return
     *outer, inner = loops()
     outer += L.vectorize(sch, inner, lanes, b.narrow)

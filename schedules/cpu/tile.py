@@ -12,7 +12,7 @@ from . import limits
 from .domains import PAGE
 
 TESTED = 4.0  # time of a tile that asks of every position whether it exists, over that of one that need not
-_SHORT = 4  # channels whose loop the compiler unrolls by itself
+SHORT = 4  # channels whose loop the compiler unrolls by itself
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 
 
@@ -96,7 +96,7 @@ def crowded(leaf, anchor, c) -> bool:
     """Whether the taps of a row meet in one body with so many numbers that the compiler, which keeps each for the next tap, runs out of registers."""
     s, ext, roles = anchor
     n = s.name
-    if not c[f"{n}.unroll"] or c[f"{n}.vec"] in roles.spatial or not 1 < math.prod(ext[a] for a in roles.channel) <= _SHORT:
+    if not c[f"{n}.unroll"] or c[f"{n}.vec"] in roles.spatial or not 1 < math.prod(ext[a] for a in roles.channel) <= SHORT:
         return False
     tile, last = tiling.tile_axes(leaf.program, s, c[f"{n}.vec"])[0], roles.window[-1]
     steps, taps = c[f"{n}.tile1"], ext[last]

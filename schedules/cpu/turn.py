@@ -14,6 +14,9 @@ from __future__ import annotations
 from tvm import ir, tirx
 from tvm.s_tir import SBlock, SBlockRealize
 
+from . import spaced
+from .rows import Rows, binding, conjuncts, sequence, shuffle
+
 _QUARTER = 4  # floats that interleaving instructions keep together
 _MARK = "turned"  # annotation of a row's loop, with the lanes
 
@@ -25,6 +28,8 @@ def mark(sch, b, lanes: int, widest: int) -> bool:
     """
     if b.turn is None:
         return False
+    if b.turn.step > 1:
+        return spaced.mark(sch, sch.get_sblock(b.name), b.turn, len(b.loops))
     if b.kind == "copy":
         lanes = next((w for w in (lanes, lanes // 2) if b.lanes % w == 0 or b.lanes == 1), 0)
     if lanes % _QUARTER or not min(8, widest) <= lanes <= 16:
@@ -72,7 +77,7 @@ def rewrite(module, turns: dict):
 
 def _walk(s, turns):
     if isinstance(s, tirx.For):
-        if _MARK in s.annotations:
+        if _MARK in s.annotations or spaced.MARK in s.annotations:
             inner = [s.body]
             while isinstance(inner[-1], tirx.For):
                 inner.append(inner[-1].body)
@@ -80,7 +85,8 @@ def _walk(s, turns):
             moving = {s.loop_var, *(loop.loop_var for loop in inner)}
             if moving & set(tirx.analysis.undefined_vars(realize.predicate)):  # rows that end early
                 return tirx.For(s.loop_var, s.min, s.extent, s.kind, s.body)
-            return _whole_row([s, *inner], realize, turns[realize.block.name_hint], int(s.annotations[_MARK]))
+            make = _spaced_row if spaced.MARK in s.annotations else _whole_row
+            return make([s, *inner], realize, turns[realize.block.name_hint], int(s.annotations.get(_MARK, 0)))
         return tirx.For(s.loop_var, s.min, s.extent, s.kind, _walk(s.body, turns), s.thread_binding, s.annotations)
     if isinstance(s, tirx.SeqStmt):
         return tirx.SeqStmt([_walk(x, turns) for x in s.seq])
@@ -95,12 +101,8 @@ def _whole_row(loops, realize, turn, lanes):
     """The loops (row, phases if any, lanes if any) shrink to one step, in which the block does the whole row."""
     row, lane = loops[0], loops[-1] if len(loops) > 1 + (turn.phases > 1) else None
     width = int(row.extent) * turn.phases
-    b, value, inside = realize.block, realize.block.body.value, []
-    if isinstance(value, ir.Call):  # if_then_else(inside, element, 0): a row is padded at its ends, or wholly
-        moving = {v.var for v, at in zip(b.iter_vars, realize.iter_values) if row.loop_var in tirx.analysis.undefined_vars(at)}
-        inside = [c for c in _conjuncts(value.args[0]) if not moving & set(tirx.analysis.undefined_vars(c))]
-        value = value.args[1]
-    source, target = _Rows(value, turn.source, turn.phases), _Rows(b.body, turn.target, turn.phases)
+    b, (value, inside) = realize.block, _tests(realize, [row])
+    source, target = Rows(value, turn.source, turn.phases), Rows(b.body, turn.target, turn.phases)
     begin, end = (max(turn.begin, 0), min(turn.end, width)) if turn.padded else (0, width)
     zero = lambda n: tirx.Broadcast(tirx.const(0.0, "float32"), n) if n > 1 else tirx.const(0.0, "float32")
     if lane is not None:
@@ -113,61 +115,46 @@ def _whole_row(loops, realize, turn, lanes):
     elif lane is None:
         block = lanes if source.lane is not None else 0  # the source has blocks of lanes
         data = _straight(begin, end, lanes, block, lambda w, n: target.store(source.load(w // block if block else w, w % block if block else 0, n), w, 0, n))
-    body = _sequence([*zeros(0, begin), *data, *zeros(end, width)])
+    body = sequence([*zeros(0, begin), *data, *zeros(end, width)])
     if inside:
-        body = tirx.IfThenElse(tirx.all(*inside), body, _sequence(zeros(0, width)))
+        body = tirx.IfThenElse(tirx.all(*inside), body, sequence(zeros(0, width)))
     wide = -(-width // (lanes * turn.phases)) * turn.phases if lane is None and source.lane is not None else width
     reads = [source.region(r, wide, lanes) if r.source.same_as(source.buffer) else r for r in b.reads]
     writes = [target.region(r, width, lanes) for r in b.writes]
+    return _once(loops, realize, reads, writes, body)
+
+
+def _spaced_row(loops, realize, turn, _):
+    """The same for the loops (row, taps if any, lanes) of a spaced row."""
+    b, (value, inside) = realize.block, _tests(realize, loops)
+    target = Rows(b.body, turn.target, 1)
+    body, empty = spaced.row(Rows(value, turn.source, 1), target, turn)
+    if inside:
+        body = tirx.IfThenElse(tirx.all(*inside), body, empty)
+    extents = {turn.target[0]: turn.blocks, turn.target[1]: turn.lanes} | ({turn.taps.dim: turn.taps.count} if turn.taps else {})
+    writes = [tirx.BufferRegion(target.buffer, [ir.Range.from_min_extent(at.min, extents.get(d, at.extent)) for d, at in enumerate(r.region)]) for r in b.writes]
+    return _once(loops, realize, b.reads, writes, body)
+
+
+def _tests(realize, loops):
+    """(the element that a copy reads, the tests that it is data which do not depend on these loops): a row is padded at its ends, or wholly."""
+    value, inside = realize.block.body.value, []
+    moving = {v.var for v, at in zip(realize.block.iter_vars, realize.iter_values) if {loop.loop_var for loop in loops} & set(tirx.analysis.undefined_vars(at))}
+    while isinstance(value, ir.Call):  # if_then_else(inside, element, 0)
+        inside += [c for c in conjuncts(value.args[0]) if not moving & set(tirx.analysis.undefined_vars(c))]
+        value = value.args[1]
+    return value, inside
+
+
+def _once(loops, realize, reads, writes, body):
+    """One step of these loops around a block of that body."""
+    b = realize.block
     block = SBlock(b.iter_vars, reads, writes, b.name_hint, body, None, b.alloc_buffers, b.match_buffers, b.annotations)
     once = lambda loop, inner: tirx.For(loop.loop_var, loop.min, tirx.const(1, "int32"), tirx.ForKind.SERIAL, inner)
     done = SBlockRealize(realize.iter_values, realize.predicate, block)
     for loop in reversed(loops):
         done = once(loop, done)
     return done
-
-
-def _sequence(statements):
-    flat = [x for s in statements for x in (s.seq if isinstance(s, tirx.SeqStmt) else [s])]
-    return flat[0] if len(flat) == 1 else tirx.SeqStmt(flat)
-
-
-def _conjuncts(e):
-    return [*_conjuncts(e.a), *_conjuncts(e.b)] if isinstance(e, tirx.And) else [e]
-
-
-class _Rows:
-    """One side of a copy. `access`: its load or store; `dims`: (dim that the row runs along, dim of the lanes), one of them the innermost but for `phases`."""
-
-    def __init__(self, access, dims, phases):
-        self.buffer = access.source if isinstance(access, ir.TensorLoad) else access.buffer
-        self.indices, (self.row, self.lane), self.phases = list(access.indices), dims, phases
-        if isinstance(access, ir.TensorLoad) and self.lane == len(self.indices) - 1:
-            self.indices[-1] = tirx.const(0, "int32")  # a tile's vectors are read whole
-
-    def at(self, position, lane, width):
-        """Index of `width` neighbours from a position and lane on."""
-        index = list(self.indices)
-        index[self.row] = index[self.row] + (position if self.phases == 1 else tirx.floordiv(position, self.phases))
-        if self.phases > 1:
-            index[self.row + 1] = index[self.row + 1] + tirx.floormod(position, self.phases)
-        if self.lane is not None:
-            index[self.lane] = index[self.lane] + lane
-        return [*index[:-1], tirx.Ramp(index[-1], 1, width) if width > 1 else index[-1]]
-
-    def load(self, position, lane, width):
-        return tirx.BufferLoad(self.buffer, self.at(position, lane, width))
-
-    def store(self, value, position, lane, width):
-        return tirx.BufferStore(self.buffer, value, self.at(position, lane, width))
-
-    def region(self, region, width, lanes):
-        """What the block touches in all: a region of position 0 and lane 0, widened."""
-        ranges = list(region.region)
-        touched = {self.row: -(-width // self.phases)} | ({self.row + 1: self.phases} if self.phases > 1 else {}) | ({self.lane: lanes} if self.lane is not None else {})
-        for d, n in touched.items():
-            ranges[d] = ir.Range.from_min_extent(ranges[d].min, n)
-        return tirx.BufferRegion(self.buffer, ranges)
 
 
 def _each(first, last, make):
@@ -192,10 +179,10 @@ def _straight(first, last, lanes, block, make):
 def _interleaved(source, target, steps, phases, lanes):
     """Rows in which the vectors of all phases take turns, block by block of `lanes` steps."""
     def block(b, count):
-        made, bind = _binding()
+        made, bind = binding()
         v = [bind(source.load(b * phases + i, 0, lanes)) for i in range(phases)]
-        store = lambda first, n: target.store(_shuffle(v, [w % phases * lanes + w // phases for w in range(first, first + n)]), b * (lanes * phases) + first, 0, n)
-        return _sequence([*made, *_cover(count * phases, lanes, store)])
+        store = lambda first, n: target.store(shuffle(v, [w % phases * lanes + w // phases for w in range(first, first + n)]), b * (lanes * phases) + first, 0, n)
+        return sequence([*made, *_cover(count * phases, lanes, store)])
     return _each(0, steps // lanes, lambda b: block(b, lanes)) + ([block(steps // lanes, steps % lanes)] if steps % lanes else [])
 
 
@@ -206,45 +193,30 @@ def _cover(count, lanes, make):
 
 
 def _turned(source, target, begin, end, lanes):
-    block = lambda at: _sequence(_block(source, target, at, lanes))
+    block = lambda at: sequence(_block(source, target, at, lanes))
     rest = [block(end - _QUARTER)] if (end - begin) % _QUARTER else []
     return _each(0, (end - begin) // _QUARTER, lambda g: block(g * _QUARTER + begin)) + rest
 
 
 def _block(source, target, at, lanes):
     """Four positions from `at` on."""
-    quarters, (made, bind) = range(lanes // _QUARTER), _binding()
+    quarters, (made, bind) = range(lanes // _QUARTER), binding()
     if target.lane > target.row:
-        v = [bind(_shuffle([source.load(at, _QUARTER * k + i, _QUARTER) for k in quarters], range(lanes))) for i in range(_QUARTER)]
+        v = [bind(shuffle([source.load(at, _QUARTER * k + i, _QUARTER) for k in quarters], range(lanes))) for i in range(_QUARTER)]
         for j, vector in enumerate(_quarters_turned(v, lanes, bind)):
             made.append(target.store(vector, at + j, 0, lanes))
     else:
         v = [bind(source.load(at + j, 0, lanes)) for j in range(_QUARTER)]
         for i, vector in enumerate(_quarters_turned(v, lanes, bind)):
             for k in quarters:
-                made.append(target.store(_shuffle([vector], range(_QUARTER * k, _QUARTER * (k + 1))), at, _QUARTER * k + i, _QUARTER))
+                made.append(target.store(shuffle([vector], range(_QUARTER * k, _QUARTER * (k + 1))), at, _QUARTER * k + i, _QUARTER))
     return made
-
-
-def _binding():
-    """(statements, bind): `bind(value)` names a value by a statement of its own."""
-    made = []
-
-    def bind(value):
-        v = tirx.Var("v", value.ty)
-        made.append(tirx.stmt.Bind(v, value))
-        return v
-    return made, bind
-
-
-def _shuffle(vectors, order):
-    return tirx.Shuffle(vectors, [tirx.const(i, "int32") for i in order])
 
 
 def _quarters_turned(v, lanes, bind):
     """Four vectors with the 4 x 4 block in each of their quarters transposed."""
     def mixed(a, b, picked):  # per quarter, elements of a (0 to 3) and of b (4 to 7)
-        return _shuffle([a, b], [q + (i if i < _QUARTER else i - _QUARTER + lanes) for q in range(0, lanes, _QUARTER) for i in picked])
+        return shuffle([a, b], [q + (i if i < _QUARTER else i - _QUARTER + lanes) for q in range(0, lanes, _QUARTER) for i in picked])
     low, high = (0, 4, 1, 5), (2, 6, 3, 7)
     t = [bind(mixed(v[a], v[b], half)) for half in (low, high) for a, b in ((0, 1), (2, 3))]
     return [bind(mixed(t[a], t[a + 1], half)) for a in (0, 2) for half in ((0, 1, 4, 5), (2, 3, 6, 7))]

@@ -19,6 +19,11 @@ class Leaf(space.Leaf):
 
     instructions = dot
 
+    @property
+    def picks(self) -> bool:
+        """Not where registers are few: the tile that scores best for such vectors, seven rows by two outputs, is slower there than turning results."""
+        return self.registers > 16
+
     def readable(self, s) -> bool:
         """Tiles read pieces of lines, another for every channel, where planes are a few lines; a copy for many outputs gathers them for little work."""
         ext = access.extents(s)

@@ -49,6 +49,38 @@ def test_rows_that_are_no_whole_vectors_are_copied_straight(kernels, copies):
     assert text.count("= x[") == 2 and text.count("= finish[") == 3
 
 
+@pytest.mark.parametrize("copies", ["root", 2])
+def test_vectors_of_every_second_number_are_picked_from_whole_ones(kernels, copies):
+    knobs = {"sum.vec": "q", "sum.store": "tile", "sum.copies": copies, "sum.tile1": 2, "sum.tile2": 4, "sum.vectors": 1, "sum.padding": "stage", "sum.unroll": 0}
+    turned, text = scheduled(kernels, "conv2d:n1,c3,o8,h16,w32,k3x3;stride=2,padding=1:f32.f32.f32:nchw", MACHINES["x86:avx2"], **knobs)
+    assert turned == {"sum_x1": True, "sum": False, "out": False}
+    # 32 numbers of a row are four vectors; three taps of two vectors are picked from two each, one of them also from the vector before and one beside a zero
+    assert text.count("= x[") == 4 and text.count("T.Shuffle") >= 12
+
+
+# id → knobs; windows that move by 2 to 4, with and without a border, taps apart, rows that are no whole vectors, several samples and groups
+SPACED = {
+    "conv2d:n1,c3,o16,h16,w64,k3x3;stride=2,padding=1:f32.f32.f32:nchw:bias": dict(copies=2, tile1=2, tile2=4, vectors=1),
+    "conv2d:n2,c2,o8,h16,w60,k5x5;stride=2,padding=2:f32.f32.f32:nchw:act=relu": dict(copies=4, tile1=1, tile2=4, vectors=2),
+    "conv2d:n1,c3,o8,h21,w96,k4x5;stride=3,padding=1x3_1:f32.f32.f32:nchw": dict(copies="root", tile1=1, tile2=8, vectors=1),
+    "conv2d:n1,c4,o8,h20,w130,k2x7;stride=4:f32.f32.f32:nchw": dict(copies="outer", tile1=1, tile2=8, vectors=1),
+    "conv2d:n1,c6,o12,h10,w64,k3x3;stride=2,dilation=2,padding=2,groups=2:f32.f32.f32:nchw": dict(copies="root", tile1=1, tile2=4, vectors=1, inner="window"),
+    "conv2d:n1,c8,o8,h8,w64,k1x1;stride=2:f32.f32.f32:nchw": dict(copies="root", tile1=1, tile2=8, vectors=1, vec="q"),
+    "conv1d:n2,c4,o8,l62,k3;stride=2,padding=2_1:f32.f32.f32:ncl:bias": dict(copies="root", tile1=8, tile2=1, vectors=1)}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_sums_over_picked_vectors_are_right(kernels, machine):
+    if missing(MACHINES[machine]["features"]):
+        pytest.skip("this processor cannot run such kernels")
+    asked, workloads = [], [parse(id) for id in SPACED]
+    for w, knobs in zip(workloads, SPACED.values()):
+        leaf = schedules.space(w.description, MACHINES[machine]).leaves["direct"]
+        choice = leaf.default() | {"sum.vec": leaf.domains["sum.vec"][-1], "sum.padding": "stage", "sum.store": "tile", "sum.unroll": 0, "sum.order": "vector"} | {f"sum.{k}": v for k, v in knobs.items()}
+        asked.append(job(w, MACHINES[machine], choice))
+    assert not [line for w, a in zip(workloads, kernels.ask(asked)) for line in complaints(w, a)]
+
+
 def test_bands_of_rows_share_out_the_rows_and_their_copies(kernels):
     knobs = {"sum.store": "tile", "sum.tile1": 8, "sum.tile2": 1, "sum.vectors": 1, "sum.padding": "stage"}
     id = "depthwise_conv2d:n1,c16,h8,w8,k3x3;padding=1:f32.f32.f32:nchw"
