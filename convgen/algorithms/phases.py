@@ -34,17 +34,13 @@ def rewrites(program) -> dict:
     for stage in program.stages:
         if stage.combiner != "sum":
             continue
-        factors = _factors(stage.body)
+        factors = E.factors(stage.body)
         guarded = next((f for f in factors if f.op == "select" and E.is_const(f.args[2], 0.0)), None)
         pairs = _pairs(guarded.args[0], stage) if guarded is not None else None
         if pairs:
             split = _split(program, stage, factors, guarded, pairs)
             return {"phases": split} if lean(split) else {}
     return {}
-
-
-def _factors(e):
-    return [*_factors(e.args[0]), *_factors(e.args[1])] if e.op == "*" else [e]
 
 
 def _pairs(condition, stage):

@@ -10,15 +10,13 @@ import math
 
 import numpy as np
 
-from ..lang import access
+from ..lang import access, expr as E
 from .tiling import tile_axes
 
 
 def droppable(stage, load) -> bool:
     """Whether the terms of a stage are zero wherever this read meets its padding."""
-    def factors(e):
-        return factors(e.args[0]) + factors(e.args[1]) if e.op == "*" else [e]
-    return bool(access.padded(load)) and load.data[1].mode == "zeros" and stage.combiner == "sum" and any(f is load for f in factors(stage.body))
+    return bool(access.padded(load)) and load.data[1].mode == "zeros" and stage.combiner == "sum" and any(f is load for f in E.factors(stage.body))
 
 
 def left_out(stage, load, vec: str, tiles: dict, whole, unrolled) -> tuple:

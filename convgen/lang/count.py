@@ -45,12 +45,9 @@ def _on_integers(e):
 
 def _nonzero(body, extents) -> Fraction:
     """The part of the iteration space where no factor of a product is a select that chooses the constant zero."""
-    factors, share = [body], Fraction(1)
-    while factors:
-        e = factors.pop()
-        if e.op == "*":
-            factors += e.args
-        elif e.op == "select" and E.is_const(e.args[2], 0.0) and not e.args[0].loads():
+    share = Fraction(1)
+    for e in E.factors(body):
+        if e.op == "select" and E.is_const(e.args[2], 0.0) and not e.args[0].loads():
             holds = _condition(e.args[0], extents)
             share *= Fraction(int(np.count_nonzero(holds)), holds.size)
     return share

@@ -69,14 +69,8 @@ def _weight(o, stage, channel):
     for s in o._trace.stages:
         if {e.data[0] for e in s.body.loads()} <= constant:
             constant.add(s.name)
-    found, factors = None, [stage.body]
-    while factors:
-        e = factors.pop()
-        if e.op == "*":
-            factors += e.args
-        elif e.op == "load" and e.data[0] in constant and e.data[1] is None and channel.data in e.axes() and len(e.loads()) == 1:
-            found = e
-    return found
+    fits = lambda e: e.op == "load" and e.data[0] in constant and e.data[1] is None and channel.data in e.axes() and len(e.loads()) == 1
+    return next((e for e in E.factors(stage.body) if fits(e)), None)
 
 
 def _swapped(product, factor, by):

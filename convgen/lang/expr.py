@@ -134,6 +134,11 @@ def constant(e: Expr):
     return e.data[1] if e.op == "size" else None
 
 
+def factors(e: Expr) -> list:
+    """The factors of a product in order, those of its factors included; of anything else itself."""
+    return [f for a in e.args for f in factors(a)] if e.op == "*" else [e]
+
+
 def binary(op, a, b) -> Expr:
     """`a op b`: of two integers an integer, folded where both are known or one changes nothing; else a float. Raises ArgumentError for conditions and `/` of integers."""
     a, b = lift(a), lift(b)

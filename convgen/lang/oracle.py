@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from ..errors import ArgumentError
-from . import access
+from . import access, expr as E
 from .products import Operand, plain, sum_of_products
 from .ranges import simplify
 from .size import value_of
@@ -55,7 +55,7 @@ class _Stage:
         self.out, self.reduce = [a.name for a in stage.axes], [a.name for a in stage.reduce]
         self.extent = access.extents(stage)
         self.body = simplify(stage.body, self.extent)
-        self.factors = _factors(self.body) if stage.combiner == "sum" else None
+        self.factors = E.factors(self.body) if stage.combiner == "sum" and self.body.op in ("*", "load") else None
 
     def result(self):
         shape = tuple(self.extent[a] for a in self.out)
@@ -114,9 +114,9 @@ class _Stage:
             return np.broadcast_to(v, shape), None if m is None else np.broadcast_to(m, shape), lambda array: plain(array, own)
         dims, indices, repeats = [], [], 1
         for d, index in enumerate(f.args):
-            terms = _affine(index)
-            if terms is not None:
-                start = terms.pop(None, 0)
+            linear = access.linear(index)
+            if linear is not None:
+                terms, start = linear
                 ends = [m * (self.extent[n] - 1) for n, m in terms.items()]
                 least = sum(min(0, end) for end in ends)
                 reads = start + np.arange(least, sum(max(0, end) for end in ends) + 1)
@@ -240,33 +240,6 @@ def _pad_index(i, n, mode):
         i = np.abs(i)
         return np.where(i > n - 1, 2 * (n - 1) - i, i), None
     return i, (i >= 0) & (i < n)
-
-
-def _affine(e) -> dict | None:
-    """{axis: multiple, None: constant} of an index that is a sum of multiples of axes, else None."""
-    if e.op == "axis":
-        return {e.data: 1}
-    if e.op in ("const", "size"):
-        return {None: int(e.data if e.op == "const" else e.data[1])}
-    parts = [_affine(a) for a in e.args]
-    if None in parts or e.op not in ("+", "-", "*", "neg"):
-        return None
-    if e.op == "*":
-        scale, terms = parts if set(parts[0]) <= {None} else parts[::-1]
-        return {n: scale.get(None, 0) * m for n, m in terms.items()} if set(scale) <= {None} else None
-    signs = {"+": (1, 1), "-": (1, -1), "neg": (-1,)}[e.op]
-    return {n: sum(sign * p.get(n, 0) for sign, p in zip(signs, parts)) for n in dict.fromkeys(n for p in parts for n in p)}
-
-
-def _factors(body):
-    """The factors of a product, or None if the body is something else."""
-    if body.op == "*":
-        return _factors_of(body)
-    return [body] if body.op == "load" else None
-
-
-def _factors_of(e):
-    return [*_factors_of(e.args[0]), *_factors_of(e.args[1])] if e.op == "*" else [e]
 
 
 def _sigmoid(v):
