@@ -65,7 +65,9 @@ def _producer(leaf, anchor, c) -> dict:
     if "tile" not in values:
         return c
     if not (roles.window and "inline" in leaf.domains[f"{n}.padding"]):
-        return c | {f"{n}.producer": "tile", f"{n}.order": "position"}
+        weights = 4 * math.prod(ext[a.name] for a in s.reduce) * ext[c[f"{n}.vec"]] if anchor.dense and c[f"{n}.vec"] not in roles.spatial else 0
+        # tile by tile, all weights pass: for one row of tiles after the other from where they are, if the second-level cache does not hold them
+        return c if weights > leaf.target["l2"] / 2 else c | {f"{n}.producer": "tile", f"{n}.order": "position"}
     # reads what its producer left, border and all: one tile would produce most of what its neighbours do
     return c | {f"{n}.order": "position"} if ext[c[f"{n}.vec"]] > c[f"{n}.lanes"] else c
 
