@@ -17,7 +17,7 @@ _HIDDEN = 2 / 3  # part of the shorter of the two that passes during the longer 
 
 def _cost(leaf, choice) -> float:
     """Time in operations: those that a choice really executes and its traffic with memory, which overlap."""
-    shorter, longer = sorted((leaf.work(choice), BALANCE * (count.least_bytes(leaf.program) + leaf.spilled(choice))))
+    shorter, longer = sorted((leaf.work(choice) + leaf.waits(choice), BALANCE * (count.least_bytes(leaf.program) + leaf.spilled(choice))))
     return longer + (1 - _HIDDEN) * shorter
 
 
@@ -40,6 +40,10 @@ class KnobSpace:
 
     def constraint(self, choice: dict) -> str | None:
         return None
+
+    def waits(self, choice: dict) -> int:
+        """Operations that could be done while those of a choice wait for each other."""
+        return 0
 
     def spilled(self, choice: dict) -> int:
         """Bytes that a choice moves between stages through memory, beside the least traffic of its program."""

@@ -13,6 +13,8 @@ from ..placement import Cuts
 from . import default, domains, features, limits
 from .anchor import Anchor
 
+_IN_FLIGHT = 8  # multiply-adds that start before the first one ends
+
 
 class Leaf(KnobSpace):
     """Knobs of every anchor of one algorithm's program, prefixed by the stage's name. A family's own leaf names its dot product instructions."""
@@ -86,6 +88,11 @@ class Leaf(KnobSpace):
         together = lambda s: dot.find(self.program, s).width if c.get(f"{s.name}.dot") else 1
         done = {name: (1 - self.left_out(anchor.stage, c)) / together(anchor.stage) for name, anchor in self.anchors.items()}
         return int(sum(n * done.get(name, 1) for name, n in every.items()))
+
+    def waits(self, c) -> int:
+        """Dense tiles of few sums: until a multiply-add has ended, the next one of its sum cannot start."""
+        dense = [(a.stage, math.prod(c[f"{a.name}.{k}"] for k in ("tile1", "tile2", "vectors"))) for a in self.anchors.values() if a.dense and not c.get(f"{a.name}.dot")]
+        return int(sum(2 * math.prod(access.extents(s).values()) * (_IN_FLIGHT / sums - 1) for s, sums in dense if sums < _IN_FLIGHT))
 
     def spilled(self, c) -> int:
         """Bytes of intermediate results that the last cache cannot hold: they are written to memory and read again."""

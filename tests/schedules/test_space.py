@@ -233,3 +233,11 @@ def test_threads_do_not_share_lines_of_narrow_results_by_default():
     assert order("quantized_depthwise_conv2d:n1,c32,h112,w112,k3x3;padding=1:u8.i32.u8") == order("depthwise_conv2d:n1,c72,h40,w40,k5x5;padding=2:f32.f32.f32") == "position"
     assert order("depthwise_conv2d:n1,c64,h56,w56,k3x3;padding=1:f32.f32.f32") == order("depthwise_conv2d:n1,c328,h28,w28,k3x3;padding=1:f32.f32.f32") == "vector"
     assert order("quantized_conv2d:n1,c64,o128,h56,w56,k1x1:u8.i32.u8") == order("conv2d:n1,c64,o64,h56,w56,k1x1:f32.f32.f32") == "vector"
+
+
+def test_tiles_of_few_sums_count_as_slow_when_algorithms_are_ranked():
+    """Rows of 110 are 19 tiles of six, a prime number: register tiles of one position. Tiles of four do more multiplications, but none waits for another."""
+    space = schedules.space(parse("conv2d:n1,c64,o128,h112,w112,k3x3:f32.f32.f32:nchw").description, TARGETS["x86:avx512"])
+    six, four = space.leaves["winograd6"], space.leaves["winograd4"]
+    assert six.work(six.default()) < four.work(four.default())
+    assert six.waits(six.default()) > 0 == four.waits(four.default()) and space.default()["algorithm"] == "winograd4"
