@@ -183,7 +183,9 @@ def test_preload_is_waited_for_not_lost(service):
     assert [o["symbol"] for o in two.build_many([job("ok")] * 4, 60.0)] == ["cg_1"] * 4
     two.close()
     two.preload()
-    os.kill(two._workers[1].process.pid, signal.SIGKILL)
+    killed = two._workers[1].process.pid
+    os.kill(killed, signal.SIGKILL)
+    assert gone(killed), "while it still dies, it could take a request and fail it"
     assert [o["symbol"] for o in two.build_many([job("ok")] * 4, 60.0)] == ["cg_1"] * 4
 
 
