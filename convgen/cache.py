@@ -67,9 +67,9 @@ def clear() -> int:
 def trim(limit: int, keep: Path | None = None) -> None:
     """Remove entries, least recently used first, until at most `limit` bytes remain; `keep` stays."""
     for left in (*_root().glob("making-*"), *_root().glob("removed-*")):  # by processes that were killed
-        if left.stat().st_mtime < time.time() - ABANDONED:
+        if _used(left) < time.time() - ABANDONED:
             shutil.rmtree(left, ignore_errors=True)
-    entries = [(folder.stat().st_mtime, _bytes(folder), folder) for folder in _entries(_root()) if folder.is_dir()]
+    entries = [(_used(folder), _bytes(folder), folder) for folder in _entries(_root())]
     total = sum(taken for _, taken, _ in entries)
     for _, taken, folder in sorted(entries, key=lambda row: row[0]):
         if total <= limit:
@@ -100,13 +100,21 @@ def _entries(root: Path) -> list[Path]:
     return [folder for group in root.glob("??") for folder in group.iterdir() if folder.is_dir()] if root.is_dir() else []
 
 
+def _used(folder: Path) -> float:
+    """When a folder was used last; now, if another process removed it meanwhile or is at it."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
 def _bytes(folder: Path) -> int:
     total = 0
-    for file in folder.rglob("*"):
-        try:
+    try:
+        for file in folder.rglob("*"):
             total += file.stat().st_size
-        except OSError:  # another process removed it meanwhile
-            pass
+    except OSError:  # another process removed it meanwhile
+        pass
     return total
 
 
@@ -114,9 +122,12 @@ def _remove(folder: Path) -> None:
     """Rename, then delete: a reader finds the entry whole or not at all."""
     try:
         grave = Path(tempfile.mkdtemp(prefix="removed-", dir=folder.parent.parent))
-        folder.rename(grave / "entry")
     except OSError:
         return
+    try:
+        folder.rename(grave / "entry")
+    except OSError:  # another process was faster
+        pass
     shutil.rmtree(grave, ignore_errors=True)
 
 

@@ -59,6 +59,16 @@ def test_unfinished_folders_of_killed_processes_go_after_a_day(home):
     assert sorted(p.name for p in root.iterdir()) == ["aa", "making-new"]
 
 
+def test_folders_that_other_processes_remove_meanwhile(home, monkeypatch):
+    """Listed, and gone a moment later."""
+    root = cache.entry("aa11", fill(1)).parents[1]
+    (root / "making-gone").symlink_to(root / "nowhere")
+    listed = cache._entries
+    monkeypatch.setattr(cache, "_entries", lambda root: [*listed(root), root / "bb" / "bb22"])
+    cache.trim(0)
+    assert listed(root) == [] and cache.size() == (1, 0) and sorted(p.name for p in root.iterdir()) == ["aa", "making-gone"]
+
+
 def test_discard_and_clear(home):
     for key in ("aa11", "bb22", "bb33"):
         cache.entry(key, fill(5))

@@ -48,25 +48,34 @@ class Farm:
         started = [self.listening("serving on ", "serve", "--tracker", self.address, "--key", key, "--threads", "1", *more)[0] for key in keys]
         for key in keys:
             self.until(key, before[key] + keys.count(key))
+            self.wait(lambda: self.summary()["queue_info"].get(key, {"free": 0})["free"] == self.registered(key), f"not all servers of the key {key} became free")
         return started
 
     def until(self, key: str, count: int) -> None:
         """Wait until so many servers of a key are registered."""
+        self.wait(lambda: self.registered(key) == count, f"there never were {count} servers of the key {key}")
+
+    @staticmethod
+    def wait(condition, otherwise: str) -> None:
         for _ in range(2400):
-            if self.registered(key) == count:
+            if condition():
                 return
             time.sleep(0.05)
-        raise AssertionError(f"there never were {count} servers of the key {key}")
+        raise AssertionError(otherwise)
 
     def registered(self, key: str) -> int:
-        """How many servers of a key the tracker knows, by its protocol: messages of JSON behind their length."""
+        """How many servers of a key the tracker knows, free or not."""
+        return [server["key"] for server in self.summary()["server_info"]].count(f"server:{key}")
+
+    def summary(self) -> dict:
+        """What the tracker says of itself, by its protocol: messages of JSON behind their length."""
         with socket.create_connection(("127.0.0.1", int(self.address.rpartition(":")[2])), timeout=120) as link:
             answers, asked = link.makefile("rb"), json.dumps([6]).encode()
             link.sendall(struct.pack("<i", 0x2F271))
             answers.read(4)  # the same number
             link.sendall(struct.pack("<i", len(asked)) + asked)
             _, value = json.loads(answers.read(struct.unpack("<i", answers.read(4))[0]))
-        return [server["key"] for server in value["server_info"]].count(f"server:{key}")
+        return value
 
     @staticmethod
     def line(process, begin: str) -> str:

@@ -124,7 +124,7 @@ def test_the_next_wave_holds_nothing_twice_and_races_the_best(tmp_path):
 
 def test_interrupted_it_goes_on_where_it_stopped(tmp_path):
     made, wave = wave_of(tmp_path, ["right"] * 3 + ["hang"] + ["right"] * 2)
-    process = subprocess.Popen(command(wave, "--limit", "60"), env={}, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True)
+    process = subprocess.Popen(command(wave, "--limit", "600"), env={}, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True)
     until = time.monotonic() + 200
     while time.monotonic() < until and not (list(wave.glob("result-*")) and len(lines_of(wave, "candidate")) == 3):
         time.sleep(0.02)
@@ -147,7 +147,7 @@ def test_interrupt_and_time_limit_keep_everything(tmp_path):
     made, wave = wave_of(tmp_path, ["right", "hang", "right"])
     code, output = run(wave, "--seconds", "0")
     assert code == 3 and "the time is over" in output and not lines_of(wave, "candidate")
-    process = subprocess.Popen(command(wave), env={}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command(wave, "--limit", "600"), env={}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout.readline().startswith("wave ")
     process.send_signal(signal.SIGINT)  # it cannot be over yet: the second hangs
     assert process.wait(120) == 130 and "interrupted; run again" in process.stdout.read()

@@ -55,9 +55,8 @@ for _ in iter(int, 1): pass
 """
 
 
-def test_who_is_stopped_does_not_hang(monkeypatch):
+def test_who_is_stopped_does_not_hang():
     """A limit is of seconds that the process runs: one that was stopped for longer answers in time, one that computes without end does not."""
-    monkeypatch.setattr(child, "PATIENCE", 200)
     process = child.Child([sys.executable, "-I", "-S", "-c", STOPS], {}, dict(os.environ))
     number = process._process.pid
 

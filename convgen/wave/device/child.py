@@ -55,7 +55,8 @@ def serve(root: str) -> None:
             data = data[os.write(answers, data):]
 
 
-PATIENCE = 4  # times a limit that may pass while the process does not run: whoever is held up does not hang
+# A process that does not run, since others have the processors or it was stopped, does not hang: so many times its limit may pass, and a minute at least.
+PATIENCE, LEAST_PATIENCE = 4, 60.0
 
 COMMANDS = {"facts": lambda device, wave: device.facts(), "candidate": try_candidate, "race": race, "torch": race_torch}
 
@@ -86,7 +87,7 @@ class Child:
         end, descriptor = begun + limit, self._process.stdout.fileno()
         while not found.endswith(b"\n"):
             if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
-                left = min(0.9 * limit - (self._ran() - ran), begun + PATIENCE * limit - time.monotonic())
+                left = min(0.9 * limit - (self._ran() - ran), begun + max(PATIENCE * limit, LEAST_PATIENCE) - time.monotonic())
                 if left <= 0:
                     raise Trouble("run_timeout", "no result within %.3g s" % limit)
                 end = time.monotonic() + max(0.05, left)  # it was stopped, or others have the processors
