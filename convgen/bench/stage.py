@@ -95,7 +95,7 @@ class Stage:
 
     def _worker(self, process: str) -> Worker:
         if process not in self._workers:
-            self._workers[process] = Worker(self._module, env=self._environment, memory=0, max_jobs=_UNBOUNDED, max_rss=_UNBOUNDED, timeout_kind="timeout")
+            self._workers[process] = Worker(self._module, env=self._environment, memory=0, max_jobs=_UNBOUNDED, max_rss=_UNBOUNDED, timeout_kind="timeout", repeat=False)
         return self._workers[process]
 
     def generation(self, process: str) -> int:

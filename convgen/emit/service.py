@@ -63,15 +63,15 @@ class CompileService:
                 if not worker.running:
                     worker.send({"cmd": "load"}, COMPILE_TIMEOUT)
 
-    def build_many(self, jobs: Iterable[Mapping[str, Any]], timeout: float = COMPILE_TIMEOUT, *, deadline: float | None = None,
-                   grace: float = 0.0, done: Callable[[int, Any], None] | None = None) -> list:
+    def build_many(self, jobs: Iterable[Mapping[str, Any]], timeout: float = COMPILE_TIMEOUT, *, processor: float | None = None,
+                   deadline: float | None = None, grace: float = 0.0, done: Callable[[int, Any], None] | None = None) -> list:
         """Build jobs (keyword arguments of `build` as dicts) in parallel; one entry or WorkerError per job, in order.
 
-        Jobs not begun by monotonic time `deadline` stay None, and one in flight `grace` seconds later counts as a timeout.
+        `processor` limits the seconds that the threads of a job's process compute. Jobs not begun by monotonic time `deadline` stay None, and one in flight `grace` seconds later counts as a timeout.
         `done(index, outcome)` is told of each as it finishes. An exception (Ctrl-C) kills what is in flight and leaves.
         """
         with self._lock:
-            return share(self._workers, [{"cmd": "build", **job} for job in jobs], timeout, deadline=deadline, grace=grace, done=done)
+            return share(self._workers, [{"cmd": "build", **job} for job in jobs], timeout, processor=processor, deadline=deadline, grace=grace, done=done)
 
     @staticmethod
     def _settle(worker: Worker) -> None:

@@ -13,7 +13,8 @@ from ..emit.service import COMPILE_TIMEOUT, shared_service
 from ..errors import Error, WorkerError
 from ..workers.scratch import scratch_folder
 
-SHORTEST, LONGEST = 10.0, 60.0  # seconds that a candidate may compile once the compiler has shown how fast it is here
+SHORTEST, LONGEST = 10.0, 60.0  # processor seconds that a candidate may compile once the compiler has shown how fast it is here
+BACKSTOP = 10.0  # times that by the clock: other work on the machine, or the children of a compiler
 
 
 @dataclass
@@ -50,13 +51,16 @@ class LocalBuilder:
             jobs.append({"description": description, "target": self.target, "choice": choice, "directory": str(folder), "symbol": symbol})
         begun = time.monotonic()
         self._service.preload()
-        outcomes = self._service.build_many(jobs, self._timeout(), deadline=deadline, grace=grace)
+        outcomes = self._service.build_many(jobs, **self._limits(), deadline=deadline, grace=grace)
         self._slowest = max(self._slowest, time.monotonic() - begun)
         return [self._link(job, outcome) if isinstance(outcome, dict) else outcome for job, outcome in zip(jobs, outcomes)]
 
-    def _timeout(self) -> float:
+    def _limits(self) -> dict[str, float]:
         """Minutes at first (the compiler loads); later four times the slowest batch so far, between 10 s and a minute."""
-        return COMPILE_TIMEOUT if not self._slowest else min(LONGEST, max(SHORTEST, 4 * self._slowest))
+        if not self._slowest:
+            return {"timeout": COMPILE_TIMEOUT}
+        seconds = min(LONGEST, max(SHORTEST, 4 * self._slowest))
+        return {"timeout": BACKSTOP * seconds, "processor": seconds}
 
     def _link(self, job: dict, entry: dict):
         folder = Path(job["directory"])

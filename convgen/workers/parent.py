@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import logging
 import os
@@ -11,8 +12,10 @@ import select
 import shutil
 import signal
 import site
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import weakref
@@ -89,21 +92,25 @@ class Worker:
     """A long-lived child that answers JSON requests; killed on timeout, restarted at the next request.
 
     `command` is the child's argument list (or a module name to run with `python -m`). `max_jobs` and `max_rss` (bytes) bound
-    what one child may accumulate before it is replaced by a fresh one. Not thread-safe: one request at a time.
+    what one child may accumulate before it is replaced by a fresh one. A request that a child did not read before it died is
+    given to a fresh one, once; `repeat=False` where requests build on what earlier ones left in the child. Not thread-safe: one
+    request at a time.
     """
 
     def __init__(self, command: str | Sequence[str], *, env: Mapping[str, str] | None = None, memory: int | None = None,
-                 max_jobs: int = 200, max_rss: int = 3 << 30, crash_kind: str = "crash", timeout_kind: str = "compile_timeout"):
+                 max_jobs: int = 200, max_rss: int = 3 << 30, crash_kind: str = "crash", timeout_kind: str = "compile_timeout",
+                 repeat: bool = True):
         self.command = [sys.executable, "-m", command] if isinstance(command, str) else list(command)
         self.env, self.memory = env, default_memory_limit() if memory is None else memory
         self.max_jobs, self.max_rss = max_jobs, max_rss
-        self.crash_kind, self.timeout_kind = crash_kind, timeout_kind
+        self.crash_kind, self.timeout_kind, self.repeat = crash_kind, timeout_kind, repeat
         self.process: subprocess.Popen | None = None
         self.jobs = 0
         self.starts = 0
         self._busy = False
         self._deadline = self._limit = 0.0
         self._processor: float | None = None
+        self._request: bytes | None = None  # the one in flight, if it may be repeated
         self._directory: str | None = None
         self._owner = -1
         self._buffer, self._errors = b"", b""
@@ -145,7 +152,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the child and everything it started, at once."""
-        process, self.process, self._busy = self.process, None, False
+        process, self.process, self._busy, self._request = self.process, None, False, None
         if self._owner != os.getpid():  # a fork's copy: child and folder are the other process's
             self._directory = None
         if process is not None and self._owner == os.getpid():
@@ -189,10 +196,14 @@ class Worker:
         """
         if self.busy:
             raise RuntimeError("the worker still has a request in flight")
-        self.start()
         self._processor = processor
         data = json.dumps(dict(message) if processor is None else {**message, "processor_seconds": processor}).encode() + b"\n"
+        self._give(data, timeout, self.repeat)
+
+    def _give(self, data: bytes, timeout: float, repeat: bool) -> None:
+        self.start()
         self._arm(timeout)
+        self._request = data if repeat else None
         self.jobs += 1
         try:
             self._write(data)
@@ -247,9 +258,9 @@ class Worker:
                 except BlockingIOError:
                     continue
                 except BrokenPipeError:
-                    self._died()
+                    return self._died(unread=True)
             elif out in readable and self.process.poll() is not None:
-                self._died()
+                return self._died(unread=True)
 
     def _wait(self, until: float | None = None) -> Any:
         """Next JSON line of the child, or None at `until`; raises WorkerError when it dies or is over its limit."""
@@ -278,6 +289,7 @@ class Worker:
                     continue
                 if not data:
                     self._died()
+                    continue
                 self._buffer += data
                 if now >= self._deadline and b"\n" not in self._buffer:
                     self._over_limit()
@@ -304,8 +316,9 @@ class Worker:
         self.kill()
         raise WorkerError(self.timeout_kind, f"no answer within {limit:.3g} s")
 
-    def _died(self):
-        process = self.process
+    def _died(self, unread: bool = False) -> None:
+        """Raise why the child died; where it did not read the request to its end, which then cannot be the cause, give it to a fresh child."""
+        process, request, limit = self.process, self._request, self._limit
         for _ in range(1000):  # a child may close its pipe a moment before it ends, or never end
             try:  # look without reaping: until it is reaped its process group is still ours to kill
                 if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
@@ -315,10 +328,18 @@ class Worker:
             time.sleep(0.01)
         while self._drain_errors():
             pass
+        unread = unread or _unread(process.stdin.fileno()) > 0
         self.kill()
+        if request is not None and unread:
+            return self._give(request, limit, False)
         if process.returncode == -signal.SIGPROF and self._processor is not None:
             raise WorkerError(self.timeout_kind, f"no answer within {self._processor:.3g} s of processor time")
         raise _death(process.returncode, self._errors.decode(errors="replace").strip(), self.crash_kind)
+
+
+def _unread(pipe: int) -> int:
+    """Bytes in a pipe, by its writing end too."""
+    return struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
 
 
 def _death(code: int, errors: str, kind: str) -> WorkerError:

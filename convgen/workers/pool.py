@@ -11,19 +11,19 @@ from ..errors import WorkerError
 from .parent import Worker
 
 
-def share(workers: Sequence[Worker], requests: Sequence[Mapping[str, Any]], timeout: float, *, deadline: float | None = None,
-          grace: float = 0.0, done: Callable[[int, Any], None] | None = None) -> list:
+def share(workers: Sequence[Worker], requests: Sequence[Mapping[str, Any]], timeout: float, *, processor: float | None = None,
+          deadline: float | None = None, grace: float = 0.0, done: Callable[[int, Any], None] | None = None) -> list:
     """Answers to requests, in order, each a result or a WorkerError.
 
-    Requests not begun by monotonic time `deadline` stay None; one in flight may go on for `grace` seconds, and then counts as a
+    Limits of each: `timeout` and `processor` as in `Worker.send`. Requests not begun by monotonic time `deadline` stay None; one in flight may go on for `grace` seconds, and then counts as a
     timeout. `done(index, outcome)` is told of each as it finishes. An exception (Ctrl-C) kills what is in flight and leaves.
     """
-    return _Batch(workers, list(requests), timeout, deadline, grace, done).run()
+    return _Batch(workers, list(requests), timeout, processor, deadline, grace, done).run()
 
 
 class _Batch:
-    def __init__(self, workers, requests, timeout, deadline, grace, done):
-        self.workers, self.requests, self.timeout, self.grace, self.done = workers, requests, timeout, grace, done
+    def __init__(self, workers, requests, timeout, processor, deadline, grace, done):
+        self.workers, self.requests, self.timeout, self.processor, self.grace, self.done = workers, requests, timeout, processor, grace, done
         self.deadline = float("inf") if deadline is None else deadline
         self.waiting = deque(range(len(requests)))
         # Workers that are busy already (loading a compiler) count as flying, under a number that is no request's.
@@ -54,7 +54,7 @@ class _Batch:
             worker = idle.pop()
             self.flying[index] = worker
             try:
-                worker.send(self.requests[index], min(self.timeout, left))
+                worker.send(self.requests[index], min(self.timeout, left), self.processor)
             except WorkerError as error:
                 self._finish(index, error)
                 idle.append(worker)

@@ -14,6 +14,8 @@ import pytest
 
 from convgen.emit.service import CompileService
 from convgen.errors import WorkerError
+from convgen.workers import Worker
+from convgen.workers.parent import _unread
 from convgen.workers.scratch import sweep
 
 ROOT = Path(__file__).parents[2]
@@ -143,9 +145,31 @@ def test_killed_from_outside(service, tmp_path):
     assert kind == "crash" and "SIGKILL" in message
 
 
+def stopped(pid):
+    os.kill(pid, signal.SIGSTOP)
+    return comes(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+
+
+def test_what_a_dying_worker_did_not_read_goes_to_a_fresh_one(service):
+    one = service()
+    pid, worker = one.build(**job("ok"))["pid"], one._workers[0]
+    assert stopped(pid)
+    worker.send({"cmd": "build", **job("ok")}, 600.0)
+    os.kill(pid, signal.SIGKILL)
+    second = worker.answer()["pid"]
+    assert second != pid and stopped(second)
+    threading.Thread(target=lambda: comes(lambda: _unread(worker.process.stdin.fileno())) and os.kill(second, signal.SIGKILL), daemon=True).start()
+    assert one.build(**job("ok", more="m" * 1_000_000), timeout=600.0)["pid"] not in (pid, second), "longer than a pipe holds"
+    deaf = Worker([sys.executable, "-c", "print('{\"ready\": 1}')"])
+    with pytest.raises(WorkerError, match="exited with code 0"):
+        deaf.request({"cmd": "build"}, 600.0)
+    assert deaf.starts == 2
+
+
 def test_processor_time_is_limited_and_waiting_is_not_counted(service):
     one = service()
-    one.build(**job("ok"))
+    outcomes = one.build_many([job("sleep", seconds=0.5), job("compute", seconds=1e9), job("ok")], 600.0, processor=0.3)
+    assert [getattr(o, "kind", "ok") for o in outcomes] == ["ok", "compile_timeout", "ok"]
     worker = one._workers[0]
 
     def ask(do, seconds, processor):
@@ -183,9 +207,7 @@ def test_preload_is_waited_for_not_lost(service):
     assert [o["symbol"] for o in two.build_many([job("ok")] * 4, 60.0)] == ["cg_1"] * 4
     two.close()
     two.preload()
-    killed = two._workers[1].process.pid
-    os.kill(killed, signal.SIGKILL)
-    assert gone(killed), "while it still dies, it could take a request and fail it"
+    os.kill(two._workers[1].process.pid, signal.SIGKILL)
     assert [o["symbol"] for o in two.build_many([job("ok")] * 4, 60.0)] == ["cg_1"] * 4
 
 
