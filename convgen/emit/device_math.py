@@ -10,6 +10,7 @@ def _call(name):
 
 
 FUNCTIONS = {name: _call(f"convgen_{name}") for name in ("exp", "sigmoid", "tanh", "erf")}
+PLUS_ONE: dict = {}
 # Operations whose result is used as it is rounded: nvcc contracts a plain a * b + c.
 ROUNDED = {"+": _call("__fadd_rn"), "-": _call("__fsub_rn"), "*": _call("__fmul_rn")}
 

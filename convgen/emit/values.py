@@ -64,6 +64,8 @@ class Values:
             return chosen
         if op == "single" and e.args[0].op in self.math.ROUNDED:
             return self.math.ROUNDED[e.args[0].op](*(self.value(x, axes, read, indexing) for x in e.args[0].args))
+        if op == "+" and e.args[0].op in self.math.PLUS_ONE and E.constant(e.args[1]) == 1:
+            return self.math.PLUS_ONE[e.args[0].op](self.value(e.args[0].args[0], axes, read, indexing))
         a = [self.value(x, axes, read, indexing or op == "int") for x in e.args]
         if op == "//" and e.args[0].op in ("+", "-") and (d := E.constant(e.args[1])):
             # TVM 0.27 takes (i % m + k) // d, which fused loops become, for ((i + k) % m) // d; a truncating division it leaves alone

@@ -156,13 +156,14 @@ def functions(names, values):
     import tvm
     from tvm import te
 
-    from convgen.emit.vector_math import FUNCTIONS
+    from convgen.emit.vector_math import FUNCTIONS, PLUS_ONE
 
+    code = FUNCTIONS | {f"{name}_plus_one": function for name, function in PLUS_ONE.items()}
     x = np.asarray(values, np.float32)
     found = {}
     for name in names:
         a = te.placeholder(x.shape, "float32", name="a")
-        b = te.compute(x.shape, lambda i: FUNCTIONS[name](a[i]), name="b")
+        b = te.compute(x.shape, lambda i: code[name](a[i]), name="b")
         sch = tvm.s_tir.Schedule(te.create_prim_func([a, b]).with_attr("global_symbol", "main"))
         _, inner = sch.split(sch.get_loops(sch.get_sblock("b"))[0], [None, 16])
         sch.vectorize(inner)

@@ -57,3 +57,11 @@ def test_nearest_integers_with_halves_to_even(kernels):
     values = np.concatenate([np.arange(-300, 300) / 2, np.nextafter(np.arange(-300, 300, dtype=np.float32) / 2, np.float32(1e9)), [2.0 ** 22 + 0.5, 2.0 ** 23 + 1, 3e9, -3e9, -0.25]]).astype(np.float32)
     (answer,) = kernels.ask([{"cmd": "functions", "names": ["round"], "values": values.tolist()}])
     assert np.array_equal(np.array(answer["round"], np.float32), np.rint(values))
+
+
+def test_one_plus_erf_is_as_exact_as_rounding_erf_first(kernels, arguments):
+    (answer,) = kernels.ask([{"cmd": "functions", "names": ["erf_plus_one"], "values": arguments.tolist()}])
+    found, x = np.array(answer["erf_plus_one"]), arguments.astype(np.float64)
+    expected = np.vectorize(math.erfc)(-x)
+    assert math.isnan(found[-1]) and np.max(np.abs(found - expected)[:-1]) <= 1.2 * 2.0 ** -23
+    assert set(found[x < -4]) == {0.0} and set(found[x > 4]) == {2.0}
