@@ -116,7 +116,7 @@ class RemoteRunner:
     def registered(self) -> list[tuple[str, str]]:
         """(address, key) of every server that the tracker knows."""
         try:
-            return self._idle().request({"cmd": "registered", "tracker": asdict(self.tracker)}, 60.0)
+            return self._idle().request({"cmd": "registered", "tracker": asdict(self.tracker)}, 120.0)
         except WorkerError as error:
             raise TuneError(str(error)) from None
 

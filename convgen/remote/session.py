@@ -18,6 +18,7 @@ from .facts import FUNCTION, unfit
 from .kernel import RemoteKernel
 
 ANSWER = 10.0  # seconds beyond a session's end after which a server that still says nothing is given up
+SPOKEN = 40.0  # seconds within which a tracker that is there answers, on a busy machine
 PATIENCE = 15.0  # seconds without any server of the key before there is none left; a server that restarts is back sooner
 LOOK = 0.5  # seconds between two looks whether there is a server; patience counts looks, so that whoever was held up looks again
 
@@ -29,6 +30,7 @@ class TrackerLink:
         self.name = f"{host}:{port}"
         try:
             self._socket = socket.create_connection((host, port), timeout=10.0)
+            self._socket.settimeout(SPOKEN)
             self._socket.sendall(struct.pack("<i", base.RPC_TRACKER_MAGIC))
             known = struct.unpack("<i", base.recvall(self._socket, 4))[0] == base.RPC_TRACKER_MAGIC
         except OSError as error:

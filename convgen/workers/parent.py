@@ -28,7 +28,8 @@ log = logging.getLogger("convgen")
 
 _TAIL = 8192  # bytes of a worker's stderr that are kept for messages
 _LONGEST_ANSWER = 64 << 20
-_START_LIMIT = 60.0  # seconds for the interpreter to come up on a busy machine
+_START_LIMIT = 240.0  # seconds for the interpreter to come up on a busy machine
+_REST_LIMIT = 60.0  # seconds for the rest of an answer that began in time and is longer than a pipe holds
 _live: "weakref.WeakSet[Worker]" = weakref.WeakSet()
 
 
@@ -109,6 +110,7 @@ class Worker:
         self.starts = 0
         self._busy = False
         self._deadline = self._limit = 0.0
+        self._extended = False
         self._processor: float | None = None
         self._request: bytes | None = None  # the one in flight, if it may be repeated
         self._directory: str | None = None
@@ -240,7 +242,7 @@ class Worker:
     # -- the pipe -----------------------------------------------------------------------------------------------------------
 
     def _arm(self, timeout: float) -> None:
-        self._busy, self._limit, self._deadline = True, timeout, time.monotonic() + timeout
+        self._busy, self._limit, self._deadline, self._extended = True, timeout, time.monotonic() + timeout, False
 
     def _write(self, data: bytes) -> None:
         target = self.process.stdin.fileno()
@@ -292,7 +294,9 @@ class Worker:
                     continue
                 self._buffer += data
                 if now >= self._deadline and b"\n" not in self._buffer:
-                    self._over_limit()
+                    if self._extended:
+                        self._over_limit()
+                    self._extended, self._deadline = True, now + _REST_LIMIT
                 if len(self._buffer) > _LONGEST_ANSWER:
                     self.kill()
                     raise WorkerError(self.crash_kind, "the worker flooded its answer channel")

@@ -14,7 +14,7 @@ from convgen.remote import facts
 def test_lists_and_tries_servers(farm, key, capsys):
     assert main(["devices", "--rpc", farm.address, "--json"]) == 0
     assert [row["key"] for row in json.loads(capsys.readouterr().out)].count(key) == 2
-    assert main(["devices", "--rpc", farm.address, "--key", key, "--threads", "1", "--json"]) == 0
+    assert main(["devices", "--rpc", farm.address, "--key", key, "--threads", "1", "--wait", "120", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert len({row["server"] for row in rows}) == 2 and all(row["us"] > 0 and row["error"] is None and row["facts"]["threads"] == 1 for row in rows)
 

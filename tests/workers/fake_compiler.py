@@ -66,7 +66,7 @@ def build(description, target, choice, directory, symbol):
 
 
 def main():
-    serve({"build": build, "load": time.time, "version": "platform:python_version"}, default_kind="compile_error")
+    serve({"build": build, "load": time.time, "version": "platform:python_version", "long": lambda: "m" * 1_000_000}, default_kind="compile_error")
 
 
 main()
