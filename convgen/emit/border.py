@@ -6,7 +6,9 @@ Both describe the same compact memory, so only the shape that a call checks is d
 from __future__ import annotations
 
 import tvm
-from tvm import s_tir, tirx
+from tvm import tirx
+
+from .statements import around
 
 _NOTE = "convgen.caller_shapes"
 
@@ -26,7 +28,5 @@ def restored(module):
         if len(shape):
             params[i] = tirx.decl_buffer(list(shape), merged.dtype, merged.name)
             views.append(tirx.DeclBuffer(merged, data=params[i].data))
-    root = f.body.block
-    body = s_tir.SBlock(root.iter_vars, root.reads, root.writes, root.name_hint, tirx.SeqStmt([*views, root.body]), root.init, root.alloc_buffers, root.match_buffers, root.annotations)
-    f = tirx.PrimFunc(params, s_tir.SBlockRealize(f.body.iter_values, f.body.predicate, body), f.ret_type, f.attrs)
+    f = tirx.PrimFunc(params, around(f.body, body=tirx.SeqStmt([*views, f.body.block.body])), f.ret_type, f.attrs)
     return tvm.IRModule({"main": f.without_attr(_NOTE)})

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import tvm
 from tvm import ir, tirx
-from tvm.s_tir import SBlock, SBlockRealize, transform
+from tvm.s_tir import transform
+
+from .statements import rebuilt
 
 _BINARY = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.Min, tirx.Max)
 _TEST = "prim.if_then_else"
@@ -33,19 +35,7 @@ class _Tests:
         raise NotImplementedError
 
     def statement(self, s):
-        if isinstance(s, tirx.For):
-            return tirx.For(s.loop_var, s.min, s.extent, s.kind, self.statement(s.body), s.thread_binding, s.annotations)
-        if isinstance(s, tirx.SeqStmt):
-            return tirx.SeqStmt([self.statement(x) for x in s.seq])
-        if isinstance(s, tirx.IfThenElse):
-            return tirx.IfThenElse(self.test(s.condition), self.statement(s.then_case), s.else_case and self.statement(s.else_case))
-        if isinstance(s, tirx.BufferStore):
-            return tirx.BufferStore(s.buffer, self.value(s.value), s.indices)
-        if isinstance(s, SBlockRealize):
-            b = s.block
-            block = SBlock(b.iter_vars, b.reads, b.writes, b.name_hint, self.statement(b.body), b.init and self.statement(b.init), b.alloc_buffers, b.match_buffers, b.annotations)
-            return SBlockRealize(s.iter_values, self.test(s.predicate), block)
-        return s
+        return rebuilt(s, self.statement, self.test, self.value)
 
     def value(self, e):
         if isinstance(e, _BINARY):

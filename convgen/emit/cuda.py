@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import tvm
-from tvm import s_tir, tirx
+from tvm import tirx
 
 from .. import schedules
 from ..errors import EmitError
 from ..lang.count import BYTES
 from ..runtime.sizes import evaluate
 from . import device_math, launches, limits, nvcc
+from .statements import around
 
 MATH = device_math
 
@@ -58,15 +59,13 @@ def _elements(temporary, program) -> int:
 
 def _with_temporaries(f, given):
     """The function with every global temporary as a parameter, and what they are."""
-    root = f.body.block
     kept, moved = [], []
-    for b in root.alloc_buffers:
+    for b in f.body.block.alloc_buffers:
         (moved if b.scope() in ("", "global") else kept).append(b)
     names = [b.name for b in moved]
     if len({*names, *given}) < len(names) + len(given):
         raise EmitError(f"temporaries {names} and arguments {sorted(given)} share a name")
-    block = s_tir.SBlock(root.iter_vars, root.reads, root.writes, root.name_hint, root.body, root.init, kept, root.match_buffers, root.annotations)
-    f = tirx.PrimFunc([*f.params, *moved], s_tir.SBlockRealize(f.body.iter_values, f.body.predicate, block), f.ret_type, f.attrs)
+    f = tirx.PrimFunc([*f.params, *moved], around(f.body, alloc_buffers=kept), f.ret_type, f.attrs)
     return f, [{"name": b.name, "shape": [launches.size(n) for n in b.shape], "dtype": str(b.dtype)} for b in moved]
 
 

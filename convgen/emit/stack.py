@@ -8,6 +8,8 @@ from __future__ import annotations
 import tvm_ffi
 from tvm import ir, tirx
 
+from .statements import rebuilt
+
 _TAKE, _GIVE = "TVMBackendAllocWorkspace", "TVMBackendFreeWorkspace"
 
 
@@ -20,16 +22,8 @@ def _moved(s, most):
     if isinstance(s, tirx.SeqStmt):
         moved = [x.buffer.data for x in s.seq if _small(x, most)]
         kept = [x for x in s.seq if not (isinstance(x, tirx.IfThenElse) and any(tvm_ffi.structural_equal(a, m) for a in _asked(x.condition) for m in moved))]
-        return tirx.SeqStmt([_moved(x, most) for x in kept])
-    if isinstance(s, tirx.For):
-        return tirx.For(s.loop_var, s.min, s.extent, s.kind, _moved(s.body, most), s.thread_binding, s.annotations)
-    if isinstance(s, tirx.While):
-        return tirx.While(s.condition, _moved(s.body, most))
-    if isinstance(s, tirx.AttrStmt):
-        return tirx.AttrStmt(s.node, s.attr_key, s.value, _moved(s.body, most))
-    if isinstance(s, tirx.IfThenElse):
-        return tirx.IfThenElse(s.condition, _moved(s.then_case, most), s.else_case and _moved(s.else_case, most))
-    return tirx.AllocBuffer(s.buffer) if _small(s, most) else s
+        s = tirx.SeqStmt(kept)
+    return tirx.AllocBuffer(s.buffer) if _small(s, most) else rebuilt(s, lambda inner: _moved(inner, most))
 
 
 def _small(s, most) -> bool:

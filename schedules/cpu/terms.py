@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tvm import s_tir, tirx
+from tvm import tirx
 from tvm.ir import Call
+
+from convgen.emit.statements import with_parts
 
 
 def conditional(sch, block):
@@ -19,7 +21,7 @@ def conditional(sch, block):
     body = tirx.BufferStore(store.buffer, total + term, store.indices)
     for test in reversed(tests):
         body = tirx.IfThenElse(test, body, None)
-    new = s_tir.SBlock(old.iter_vars, old.reads, old.writes, old.name_hint, body, old.init, old.alloc_buffers, old.match_buffers, old.annotations)
+    new = with_parts(old, body=body)
     sch.state.replace(sch.get_sref(block), new, {old: new})
 
 

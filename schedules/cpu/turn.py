@@ -12,7 +12,8 @@ straight rows interleave a vector of every phase.
 from __future__ import annotations
 
 from tvm import ir, tirx
-from tvm.s_tir import SBlock, SBlockRealize
+
+from convgen.emit.statements import around, rebuilt
 
 from . import spaced
 from .rows import Rows, binding, conjuncts, sequence, shuffle
@@ -76,25 +77,17 @@ def rewrite(module, turns: dict):
 
 
 def _walk(s, turns):
-    if isinstance(s, tirx.For):
-        if _MARK in s.annotations or spaced.MARK in s.annotations:
-            inner = [s.body]
-            while isinstance(inner[-1], tirx.For):
-                inner.append(inner[-1].body)
-            *inner, realize = inner
-            moving = {s.loop_var, *(loop.loop_var for loop in inner)}
-            if moving & set(tirx.analysis.undefined_vars(realize.predicate)):  # rows that end early
-                return tirx.For(s.loop_var, s.min, s.extent, s.kind, s.body)
-            make = _spaced_row if spaced.MARK in s.annotations else _whole_row
-            return make([s, *inner], realize, turns[realize.block.name_hint], int(s.annotations.get(_MARK, 0)))
-        return tirx.For(s.loop_var, s.min, s.extent, s.kind, _walk(s.body, turns), s.thread_binding, s.annotations)
-    if isinstance(s, tirx.SeqStmt):
-        return tirx.SeqStmt([_walk(x, turns) for x in s.seq])
-    if isinstance(s, SBlockRealize):
-        b = s.block
-        block = SBlock(b.iter_vars, b.reads, b.writes, b.name_hint, _walk(b.body, turns), b.init, b.alloc_buffers, b.match_buffers, b.annotations)
-        return SBlockRealize(s.iter_values, s.predicate, block)
-    return s
+    if isinstance(s, tirx.For) and (_MARK in s.annotations or spaced.MARK in s.annotations):
+        inner = [s.body]
+        while isinstance(inner[-1], tirx.For):
+            inner.append(inner[-1].body)
+        *inner, realize = inner
+        moving = {s.loop_var, *(loop.loop_var for loop in inner)}
+        if moving & set(tirx.analysis.undefined_vars(realize.predicate)):  # rows that end early
+            return tirx.For(s.loop_var, s.min, s.extent, s.kind, s.body)
+        make = _spaced_row if spaced.MARK in s.annotations else _whole_row
+        return make([s, *inner], realize, turns[realize.block.name_hint], int(s.annotations.get(_MARK, 0)))
+    return rebuilt(s, lambda inner: _walk(inner, turns))
 
 
 def _whole_row(loops, realize, turn, lanes):
@@ -148,10 +141,8 @@ def _tests(realize, loops):
 
 def _once(loops, realize, reads, writes, body):
     """One step of these loops around a block of that body."""
-    b = realize.block
-    block = SBlock(b.iter_vars, reads, writes, b.name_hint, body, None, b.alloc_buffers, b.match_buffers, b.annotations)
     once = lambda loop, inner: tirx.For(loop.loop_var, loop.min, tirx.const(1, "int32"), tirx.ForKind.SERIAL, inner)
-    done = SBlockRealize(realize.iter_values, realize.predicate, block)
+    done = around(realize, reads=reads, writes=writes, body=body, init=None)
     for loop in reversed(loops):
         done = once(loop, done)
     return done
