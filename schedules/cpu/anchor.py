@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from convgen.lang import access
@@ -26,3 +27,11 @@ class Anchor(NamedTuple):
     def dense(self) -> bool:
         """Whether it sums over channels."""
         return any(self.ext[a] > 1 for a in self.roles.channel)
+
+    def nbytes(self, axes) -> int:
+        """Bytes of a number for every step of these axes."""
+        return 4 * math.prod(self.ext[a] for a in axes)
+
+    def bytes_along(self, axis) -> int:
+        """Bytes of what all terms read along one axis of the output: of vectors the weights, of tiles the data."""
+        return self.nbytes([axis, *(a.name for a in self.stage.reduce)])

@@ -27,7 +27,7 @@ def of_columns(leaf, anchor, c) -> int:
     rows, taps = found
     made = {x.name for x in leaf.program.run_stages}
     used = [(l.data[0] in made, {a for i in l.args for a in i.axes()} - set(taps)) for l in s.body.loads()]
-    held = 4 * math.prod(ext[a] for a in set(taps).union(*(axes for own, axes in used if not own and rows not in axes)))
+    held = anchor.nbytes(set(taps).union(*(axes for own, axes in used if not own and rows not in axes)))
     if held <= l2 / 2:
         return 0
     beside = tiling.tile_axes(leaf.program, s, c[f"{n}.vec"])[0]
@@ -53,7 +53,7 @@ def of_rows(leaf, anchor, tiles, c) -> dict:
     rows, blocks = roles.spatial[-2], -(-ext[c[f"{n}.vec"]] // (c[f"{n}.lanes"] * c[f"{n}.vectors"]))
     loads = [(l, {a for i in l.args for a in i.axes()}) for l in s.body.loads()]
     if anchor.dense:  # all outputs of a band are computed from its copies, by one thread that reads all their weights
-        if sum(4 * math.prod(ext[a] for a in axes) for _, axes in loads if rows not in axes) > _WEIGHTS * l2:
+        if sum(anchor.nbytes(axes) for _, axes in loads if rows not in axes) > _WEIGHTS * l2:
             return c
         planes = math.prod(ext[a.name] for a in s.axes if a.name not in roles.spatial and any({rows, a.name} <= axes for _, axes in loads))
     else:
@@ -80,7 +80,7 @@ def of_tiles(leaf, anchor, c) -> dict:
     trials = [t for t in (c | {f"{n}.order": b} for b in banded.numbers(leaf.domains[f"{n}.order"])) if limits.of_anchor(leaf, n, {}, t) is None]
     if idle(1) <= _IDLE or not trials:
         return c
-    data = 4 * ext[axis] * math.prod(ext[a.name] for a in s.reduce)
+    data = anchor.bytes_along(axis)
 
     def cost(trial):
         bands = trial[f"{n}.order"]

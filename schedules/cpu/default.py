@@ -65,7 +65,7 @@ def _producer(leaf, anchor, c) -> dict:
     if "tile" not in values:
         return c
     if not (roles.window and "inline" in leaf.domains[f"{n}.padding"]):
-        weights = 4 * math.prod(ext[a.name] for a in s.reduce) * ext[c[f"{n}.vec"]] if anchor.dense and c[f"{n}.vec"] not in roles.spatial else 0
+        weights = anchor.bytes_along(c[f"{n}.vec"]) if anchor.dense and c[f"{n}.vec"] not in roles.spatial else 0
         # tile by tile, all weights pass: for one row of tiles after the other from where they are, if the second-level cache does not hold them
         return c if weights > leaf.target["l2"] / 2 else c | {f"{n}.producer": "tile", f"{n}.order": "position"}
     # reads what its producer left, border and all: one tile would produce most of what its neighbours do
@@ -149,10 +149,10 @@ def _apart(leaf, anchor, tiles, c) -> dict:
 
 def _handed_on(leaf, c) -> dict:
     """A choice in which threads that share out positions read what they wrote themselves: the stages before do so, too, if their weights pass the first cache for every tile."""
-    for s, ext, roles in reversed(leaf.anchors.values()):
-        n, reader = s.name, _reader(leaf.program, s)
-        weights = 4 * math.prod(ext[a.name] for a in s.reduce) * ext[c[f"{n}.vec"]]
-        if reader is not None and c.get(f"{reader.name}.order") == "position" and c[f"{n}.order"] == "vector" and not roles.window and weights <= leaf.target["l1"]:
+    for anchor in reversed(leaf.anchors.values()):
+        n, reader = anchor.name, _reader(leaf.program, anchor.stage)
+        early = reader is not None and c.get(f"{reader.name}.order") == "position" and c[f"{n}.order"] == "vector" and not anchor.roles.window
+        if early and anchor.bytes_along(c[f"{n}.vec"]) <= leaf.target["l1"]:
             own = c | {f"{n}.order": "position"}
             c = own if limits.of_anchor(leaf, n, {}, own) is None else c
     return c
