@@ -43,8 +43,8 @@ def compile(workload, target="native", *, threads: int | None = None, logs=None)
     """A kernel for this Workload's shapes: its best record, else a good default; never a search.
 
     Returns a callable that takes the workload's tensors by keyword and gives the output: `convgen.compile(w)(**w.sample())`.
-    target: a name or Target; threads: those of the kernel (default: usable here); logs: record folders that are read first. Kernels
-    are cached on disk, so the second call costs a load. Raises TargetError if this machine cannot run the target, WorkerError if
+    target: a name or Target; threads: those of the kernel (default: usable here); logs: record folders that are read first, or False for the default whatever records
+    there are. Kernels are cached on disk, so the second call costs a load. Raises TargetError if this machine cannot run the target, WorkerError if
     the kernel cannot be built.
     """
     from .exporting import compiled
@@ -65,7 +65,7 @@ def export(workloads, path: str | os.PathLike, target: str | Sequence = "native"
     """Build a library at `path` that serves these workloads without a compiler.
 
     workloads: a Workload, several, or {layer name: Workload}. target, threads: one or several; every combination gets a kernel.
-    name: the library's name in PyTorch (default: from the path). require: "any" record will do, "near" refuses defaults, "tuned"
+    name: the library's name in PyTorch (default: from the path). logs: record folders that are read first, or False: no records, every kernel is the default. require: "any" record will do, "near" refuses defaults, "tuned"
     accepts only records of the very workload and target.
     Returns an ExportReport: `rows` say where each record came from and how fast it is, `str()` is the table. Prints nothing.
     Raises ArgumentError, TargetError, WorkerError, or convgen.building.Unmet for `require`.

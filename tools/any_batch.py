@@ -7,8 +7,6 @@ For every workload, one kernel that takes any batch (tuned at --tuned-at) is rac
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -16,8 +14,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout this file lies in
 
 import convgen  # noqa: E402
+import duel  # noqa: E402
 from convgen import bench  # noqa: E402
-from convgen.bench.contestants import OURS, Contestant, ours  # noqa: E402
+from convgen.bench.contestants import OURS, ours  # noqa: E402
 from convgen.bench.tables import times, us  # noqa: E402
 from convgen.cli import arguments  # noqa: E402
 from convgen.cli.output import table  # noqa: E402
@@ -35,25 +34,21 @@ def batched(workload, n: int, any_batch: bool = False):
 
 def run(workloads, batches, tuned_at: int, output, target="native", threads=None, logs=None, tune: float | None = None, **options) -> bench.Result:
     """Race every workload at every batch; rows as in `bench.run`. tune: seconds of search for each kernel."""
-    machine = convgen.targets.resolve(target)
-    machine = machine.with_threads(threads) if threads else machine
+    machine = duel.machine(target, threads)
     if tune:
         kernels = [k for w in workloads for k in (batched(w, tuned_at, True), *(batched(w, n) for n in batches))]
         convgen.tune(kernels, machine, seconds=tune * len(kernels), logs=logs)
     with tempfile.TemporaryDirectory(prefix="convgen-any-batch-") as scratch:
-        def exported(w, name):
-            path = os.path.join(scratch, f"{name}.cvg")
-            convgen.export([w], path, machine, logs=logs, name=name)
-            return path
+        exported = lambda w: duel.exported(w, machine, logs, scratch)
         libraries = {}
-        for number, w in enumerate(workloads):
-            free = exported(batched(w, tuned_at, True), f"open{number}")
-            libraries |= {batched(w, n): (exported(batched(w, n), f"exact{number}_{n}"), free) for n in batches}
+        for w in workloads:
+            free = exported(batched(w, tuned_at, True))
+            libraries |= {batched(w, n): (exported(batched(w, n)), free) for n in batches}
 
         def contestants(w):
             exact, free = libraries[w]
-            return [ours(exact), Contestant(OPEN, "convgen.bench.peers.convgen:bound", "convgen", {"library": free})]
-        return bench.run(list(libraries), target, threads, logs=logs, output=output, contestants=contestants, **options)
+            return [ours(exact), ours(free, OPEN)]
+        return bench.run(list(libraries), machine, output=output, contestants=contestants, **options)
 
 
 def overview(result) -> str:
@@ -67,25 +62,12 @@ def overview(result) -> str:
 
 
 def main(words=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="DATA.jsonl")
+    parser = duel.parser(__doc__.splitlines()[0], seconds=8.0)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 3, 8])
     parser.add_argument("--tuned-at", type=int, default=8)
-    parser.add_argument("--threads", type=int)
     parser.add_argument("--tune", type=float, metavar="SECONDS", help="of search for each kernel before the races")
-    parser.add_argument("--seconds", type=float, help="of timing for each race")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--logs", action="append")
-    options = parser.parse_args(words)
-    try:
-        result = run([case.workload for case in arguments.cases(options)], options.batches, options.tuned_at, options.output, threads=options.threads,
-                     seconds=options.seconds, rounds=options.rounds, logs=options.logs, tune=options.tune)
-    except convgen.Error as error:
-        print(f"any_batch: {error}", file=sys.stderr)
-        return 2
-    print(overview(result))
-    return 0 if all(row["ok"] for row in result.rows) else 1
+    parsed = parser.parse_args(words)
+    return duel.finished("any_batch", lambda: run([case.workload for case in arguments.cases(parsed)], parsed.batches, parsed.tuned_at, tune=parsed.tune, **duel.options(parsed)), overview)
 
 
 if __name__ == "__main__":

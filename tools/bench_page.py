@@ -24,7 +24,7 @@ from convgen.tune import logs  # noqa: E402
 
 PAGES = ("README.md", "docs/measured/README.md")
 BLOCK = re.compile(r"(<!-- bench: (\w+) (\S+) -->\n)(.*?)(<!-- bench: end -->)", re.S)
-UNTUNED = 0.7  # of its tuned speed is what a default should reach
+ENOUGH = 0.7  # of its tuned speed is what a default should reach
 OPEN = "any batch"  # as tools/any_batch.py calls it
 
 
@@ -138,9 +138,9 @@ def untuned(result: Result) -> str:
     body = []
     for name in [*(g for g in GROUPS if any(g == group for group, _, _ in whole)), "all"]:
         parts = sorted((part, workload) for group, part, workload in whole if name in (group, "all"))
-        body.append((name, len(parts), percent(statistics.median(p for p, _ in parts)), percent(share([p >= UNTUNED for p, _ in parts])), percent(parts[0][0]), f"`{parts[0][1]}`"))
+        body.append((name, len(parts), percent(statistics.median(p for p, _ in parts)), percent(share([p >= ENOUGH for p, _ in parts])), percent(parts[0][0]), f"`{parts[0][1]}`"))
     failed = sum(not r["ok"] for r in result.rows)
-    return "\n".join([stated(result), "", *table(["group", "workloads", "share of tuned speed, median", f"{UNTUNED:.0%} or more", "least", "of"], body)] + ([f"\nFailed: {failed}."] if failed else []))
+    return "\n".join([stated(result), "", *table(["group", "workloads", "share of tuned speed, median", f"{ENOUGH:.0%} or more", "least", "of"], body)] + ([f"\nFailed: {failed}."] if failed else []))
 
 
 def held(folder: Path) -> str:

@@ -7,7 +7,6 @@ goes to the file; the table shows the tuned kernel's time over the default's: th
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -16,9 +15,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout this file lies in
 
 import convgen  # noqa: E402
-from convgen import bench, building, exporting  # noqa: E402
+import duel  # noqa: E402
+from convgen import bench, building  # noqa: E402
+from convgen.bench.contestants import OURS, ours  # noqa: E402
 from convgen.bench.race import merged  # noqa: E402
-from convgen.bench.contestants import OURS, Contestant, ours  # noqa: E402
 from convgen.bench.tables import percent, us  # noqa: E402
 from convgen.cli import arguments  # noqa: E402
 from convgen.cli.output import table  # noqa: E402
@@ -29,22 +29,14 @@ UNTUNED = "untuned"
 
 def run(cases, output, target="native", threads=None, logs=None, **options) -> bench.Result:
     """Race the recorded kernel of every case against its default; rows as in `bench.run`. Raises ArgumentError for a workload without a record of its own on this target."""
-    machine = convgen.targets.resolve(target)
-    machine = machine.with_threads(threads) if threads else machine
-    records, none = Store.open(logs), Store([])
+    machine, records = duel.machine(target, threads), Store.open(logs)
     missing = [case.workload.id for case in cases if building.plan(case.workload, machine, records).found.step != "exact"]
     if missing:
         raise convgen.ArgumentError(f"untuned: {len(missing)} of {len(cases)} workloads have no record for {machine.fingerprint}, first {missing[0]}")
     with tempfile.TemporaryDirectory(prefix="convgen-untuned-") as scratch:
         def contestants(w):
-            plans = [building.plan(w, machine, store) for store in (records, none)]
-            with tempfile.TemporaryDirectory(dir=scratch) as objects:
-                entries = building.build(plans, objects, workers=len(plans))
-                paths = [str(Path(scratch) / f"{p.symbol}_{name}.cvg") for p, name in zip(plans, ("tuned", UNTUNED))]
-                for path, entry in zip(paths, entries):
-                    exporting.write(path, exporting.identifier(path), [(machine, [w], [entry])], objects)
-            return [ours(paths[0]), Contestant(UNTUNED, "convgen.bench.peers.convgen:bound", "convgen", {"library": paths[1]})]
-        return bench.run(cases, target, threads, logs=logs, output=output, contestants=contestants, **options)
+            return [ours(duel.exported(w, machine, logs, scratch)), ours(duel.exported(w, machine, False, scratch), UNTUNED)]
+        return bench.run(cases, machine, output=output, contestants=contestants, **options)
 
 
 def overview(result) -> str:
@@ -56,23 +48,8 @@ def overview(result) -> str:
 
 
 def main(words=None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add(parser, suites=True)
-    parser.add_argument("-o", "--output", required=True, metavar="DATA.jsonl")
-    parser.add_argument("--target", default="native")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of timing for each race")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--resume", action="store_true", help="what the file holds is not raced again")
-    parser.add_argument("--logs", action="append")
-    options = parser.parse_args(words)
-    try:
-        result = run(merged(arguments.cases(options)), options.output, options.target, options.threads, options.logs, seconds=options.seconds, rounds=options.rounds, resume=options.resume)
-    except convgen.Error as error:
-        print(f"untuned: {error}", file=sys.stderr)
-        return 2
-    print(overview(result))
-    return 0 if all(row["ok"] for row in result.rows) else 1
+    parsed = duel.parser(__doc__.splitlines()[0], seconds=1.0).parse_args(words)
+    return duel.finished("untuned", lambda: run(merged(arguments.cases(parsed)), **duel.options(parsed)), overview)
 
 
 if __name__ == "__main__":

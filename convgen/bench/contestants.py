@@ -82,6 +82,6 @@ def _parameters(workload) -> bool:
     return any(t.kind == "param" for t in workload.program.tensors)
 
 
-def ours(library: str) -> Contestant:
-    """convgen's bound call of an exported one-kernel library."""
-    return Contestant(OURS, "convgen.bench.peers.convgen:bound", "convgen", {"library": library})
+def ours(library: str, name: str = OURS) -> Contestant:
+    """convgen's bound call of an exported one-kernel library; under another name, a kernel to compare with."""
+    return Contestant(name, "convgen.bench.peers.convgen:bound", "convgen", {"library": library})

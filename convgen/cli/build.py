@@ -13,19 +13,25 @@ def add(verbs) -> None:
     arguments.add(compile_)
     compile_.add_argument("--target", default="native", help="see `convgen targets` (default native)")
     compile_.add_argument("--threads", type=int, help="threads of the kernels (default: those usable here)")
-    compile_.add_argument("--logs", action="append", help="folder of records; may be repeated")
+    _records(compile_)
 
     export = common(verbs.add_parser("export", help="build a library that serves workloads without a compiler"), _export)
     arguments.add(export)
     export.add_argument("-o", "--output", required=True, help="path of the library")
     export.add_argument("--target", action="append", help="see `convgen targets`; repeat for several variants (default native)")
     export.add_argument("--threads", type=int, action="append", help="threads of the kernels; repeat for several variants")
-    export.add_argument("--logs", action="append", help="folder of records; may be repeated")
+    _records(export)
     export.add_argument("--name", help="name of the library in PyTorch (default: the file's name)")
     export.add_argument("--require", choices=("any", "near", "tuned"), default="any", help="refuse records that are less near; exit code 3")
 
     inspect = common(verbs.add_parser("inspect", help="what a library holds; nothing of it is executed"), _inspect)
     inspect.add_argument("path")
+
+
+def _records(parser) -> None:
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--logs", action="append", help="folder of records; may be repeated")
+    either.add_argument("--no-logs", dest="logs", action="store_const", const=False, help="use no records: every kernel is the default")
 
 
 def _compile(options) -> None:

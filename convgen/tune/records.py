@@ -214,10 +214,12 @@ class Store:
         self._memory: list[dict] = []
 
     @staticmethod
-    def open(logs: str | os.PathLike | Iterable | None = None) -> "Store":
-        """The folders of contract §3: `logs`, $CONVGEN_LOGS, the checkout's, the user's, the shipped ones."""
+    def open(logs: str | os.PathLike | Iterable | bool | None = None) -> "Store":
+        """The folders of contract §3: `logs`, $CONVGEN_LOGS, the checkout's, the user's, the shipped ones. False: none of them, and new records are kept in memory."""
         from ..paths import log_roots, write_root
 
+        if logs is False:
+            return Store([])
         return Store(log_roots(logs), write_root(logs))
 
     def add(self, record: dict) -> bool:

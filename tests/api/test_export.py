@@ -36,6 +36,15 @@ def test_without_records_the_default_is_built(compiler, conv, home):
     assert fills(convgen.load(home / "one.cvg", name="test_default"), w) == {1.0}
 
 
+def test_records_can_be_left_alone(compiler, conv, record, home, monkeypatch):
+    w = conv()
+    monkeypatch.setenv("CONVGEN_LOGS", record(w))
+    rows = convgen.export(w, home / "none.cvg", logs=False).rows
+    assert [r.origin for r in rows] == ["default"] and [choice for _, _, choice in compiler.built] == [None]
+    with pytest.raises(Unmet, match="require='near' is not met"):
+        convgen.export(w, home / "none.cvg", logs=False, require="near")
+
+
 def test_every_target_and_thread_count_gets_a_kernel(compiler, conv, home):
     report = convgen.export([conv()], home / "all.cvg", target=["x86:avx2", "x86:avx512"], threads=(1, 8))
     assert [(r.target, r.threads) for r in report.rows] == [("x86:avx2", 1), ("x86:avx2", 8), ("x86:avx512", 1), ("x86:avx512", 8)]
@@ -90,6 +99,7 @@ def test_a_default_that_cannot_be_built_names_the_workload(compiler, conv, home,
     ("one", {"threads": 0}, "threads must be a positive int or several, got 0"),
     ("one", {"threads": True}, "threads must be a positive int or several, got True"),
     ("one", {"threads": []}, "threads must be a positive int or several, got none"),
+    ("one", {"logs": True}, "logs must be a folder or several, got True"),
     ("one", {"logs": 3}, "logs must be a folder or several, got 3"),
 ])
 def test_mistakes(compiler, conv, home, workloads, options, message):
@@ -111,13 +121,16 @@ def test_library_name_from_path(path, name):
     assert identifier(path) == name
 
 
-def test_command_line(compiler, conv, record, home, capsys):
+def test_command_line(compiler, conv, record, home, capsys, monkeypatch):
     w = conv()
     logs = record(w, us=5.0, torch_us=4.0)
     assert main(["export", w.id, "-o", "cli.cvg", "--logs", logs]) == 0
     assert "slower than torch" in capsys.readouterr().out
     assert main(["export", w.id, "-o", "cli.cvg", "--logs", logs, "--json"]) == 0
     assert [row["name"] for row in json.loads(capsys.readouterr().out)["kernels"]] == [None]
+    monkeypatch.setenv("CONVGEN_LOGS", logs)
+    assert main(["export", w.id, "-o", "cli.cvg", "--no-logs", "--json"]) == 0
+    assert [row["origin"] for row in json.loads(capsys.readouterr().out)["kernels"]] == ["default"]
     assert main(["inspect", "cli.cvg"]) == 0
     assert w.id in capsys.readouterr().out
     assert main(["inspect", "cli.cvg", "--json"]) == 0
