@@ -129,17 +129,21 @@ class Worker:
         self.kill()
         self._directory = scratch_folder("worker")  # so that a stray file cannot land in the user's folder
         self._buffer = self._errors = b""
-        self.process = _spawner.popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._directory,
-            env=_environment(self.env, self.memory), start_new_session=True, bufsize=0, umask=0o077)
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            os.set_blocking(stream.fileno(), False)
-        self.jobs, self.starts = 0, self.starts + 1
-        self._arm(_START_LIMIT)
-        while True:  # lines before the handshake are noise of the interpreter's start, not protocol
-            answer = self._wait()
-            if isinstance(answer, dict) and "ready" in answer:
-                break
+        try:
+            self.process = _spawner.popen(
+                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=self._directory,
+                env=_environment(self.env, self.memory), start_new_session=True, bufsize=0, umask=0o077)
+            for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+                os.set_blocking(stream.fileno(), False)
+            self.jobs, self.starts = 0, self.starts + 1
+            self._arm(_START_LIMIT)
+            while True:  # lines before the handshake are noise of the interpreter's start, not protocol
+                answer = self._wait()
+                if isinstance(answer, dict) and "ready" in answer:
+                    break
+        except BaseException:  # Ctrl-C: a child that is not up yet must not be taken for one that is
+            self.kill()
+            raise
         self._busy = False
 
     @property
@@ -204,10 +208,10 @@ class Worker:
 
     def _give(self, data: bytes, timeout: float, repeat: bool) -> None:
         self.start()
-        self._arm(timeout)
-        self._request = data if repeat else None
-        self.jobs += 1
         try:
+            self._arm(timeout)
+            self._request = data if repeat else None
+            self.jobs += 1
             self._write(data)
         except BaseException:
             if self.busy:

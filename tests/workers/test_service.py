@@ -237,6 +237,14 @@ def test_interrupt_abandons_the_batch_and_the_next_works(service, tmp_path):
     assert two.build(**job("ok"))["symbol"] == "cg_1"  # not the answer of the job that was abandoned
 
 
+def test_interrupt_while_a_worker_starts(service):
+    worker = Worker([sys.executable, "-c", "import time\nwhile True: time.sleep(9)"])
+    threading.Thread(target=lambda: comes(lambda: worker.busy) and os.kill(os.getpid(), signal.SIGINT), daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        worker.send({"cmd": "build"}, LONG)
+    assert not worker.busy and not worker.running
+
+
 def test_from_several_threads(service):
     one, got = service(), []
 
