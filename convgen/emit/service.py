@@ -63,6 +63,13 @@ class CompileService:
                 if not worker.running:
                     worker.send({"cmd": "load"}, COMPILE_TIMEOUT)
 
+    def load(self, deadline: float) -> None:
+        """The same, and wait for it until monotonic time `deadline`."""
+        with self._lock:
+            self.preload()
+            for worker in self._workers:
+                self._settle(worker, deadline)
+
     def build_many(self, jobs: Iterable[Mapping[str, Any]], timeout: float = COMPILE_TIMEOUT, *, processor: float | None = None,
                    deadline: float | None = None, grace: float = 0.0, done: Callable[[int, Any], None] | None = None) -> list:
         """Build jobs (keyword arguments of `build` as dicts) in parallel; one entry or WorkerError per job, in order.
@@ -74,11 +81,11 @@ class CompileService:
             return share(self._workers, [{"cmd": "build", **job} for job in jobs], timeout, processor=processor, deadline=deadline, grace=grace, done=done)
 
     @staticmethod
-    def _settle(worker: Worker) -> None:
-        """Wait for a preload; if it failed, the job that follows will say so."""
+    def _settle(worker: Worker, deadline: float | None = None) -> None:
+        """Wait for a preload, until monotonic time `deadline` at most; if it failed, the job that follows will say so."""
         if worker.busy:
             try:
-                worker.answer()
+                worker.answer() if deadline is None else worker.poll(deadline)
             except WorkerError:
                 worker.kill()
 

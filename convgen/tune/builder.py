@@ -37,6 +37,10 @@ class LocalBuilder:
         self._count = 0
         self._slowest = 0.0
 
+    def load(self, deadline: float | None = None) -> None:
+        """Have the compiler loaded, and wait for it until monotonic time `deadline`."""
+        self._service.load(time.monotonic() + COMPILE_TIMEOUT if deadline is None else deadline)
+
     def build(self, description: dict, choices: list, deadline: float | None = None, grace: float = 0.0) -> list:
         """Built, WorkerError or None (not begun by monotonic time `deadline`) for each choice (None = the space's default).
 

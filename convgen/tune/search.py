@@ -132,6 +132,7 @@ class _Run:
         written = str(context.store.write_to) if context.store.write_to else None
         context.report("store", path=written)
         try:
+            context.environment.builder.load(context.begun)  # which passes while the tasks are made
             for workload, count in self.counts.items():
                 self.tasks.append(Task(workload, count, context))
             self._search()
@@ -148,6 +149,7 @@ class _Run:
         return result
 
     def _search(self) -> None:
+        self.context.environment.builder.load(self.context.deadline)  # else it would be the first workload's time
         self._in_turns(self.tasks, self._begin)
         if len(self.tasks) > 1:  # all have something to compare before the time goes where it is worth most
             self._in_turns(self.tasks, self._second)

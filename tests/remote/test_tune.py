@@ -31,6 +31,9 @@ class Sabotage:
     def __init__(self, builder, folder, then):
         self.builder, self.workers, self.count, self.folder, self.then = builder, builder.workers, 0, folder, then
 
+    def load(self, deadline=None):
+        self.builder.load(deadline)
+
     def build(self, description, choices, deadline=None, grace=0.0):
         outcomes = self.builder.build(description, choices, deadline, grace)
         for built in outcomes:

@@ -120,15 +120,20 @@ class FakeClock:
 
 
 class FakeBuilder:
-    """Builds nothing; `fail(choice)` may return a WorkerError, or raise. Each build takes `cost` seconds of the fake clock."""
+    """Builds nothing; `fail(choice)` may return a WorkerError, or raise. Each build takes `cost` seconds of the fake clock, what comes before the first `loading`."""
 
     workers = 2
 
-    def __init__(self, clock, fail=lambda choice: None, cost=0.1, same=lambda choice: choice):
-        self.clock, self.fail, self.cost, self.same = clock, fail, cost, same
+    def __init__(self, clock, fail=lambda choice: None, cost=0.1, same=lambda choice: choice, loading=0.0):
+        self.clock, self.fail, self.cost, self.same, self.loading = clock, fail, cost, same, loading
         self.built = []
 
+    def load(self, deadline=None):
+        passed = self.loading if deadline is None else max(0.0, min(self.loading, deadline - self.clock.now))
+        self.clock.now, self.loading = self.clock.now + passed, self.loading - passed
+
     def build(self, description, choices, deadline=None, grace=0.0):
+        self.load(deadline)
         outcomes = []
         for choice in choices:
             if deadline is not None and self.clock.now >= deadline:

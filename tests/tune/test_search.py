@@ -298,6 +298,14 @@ def test_no_workload_takes_the_time_of_others(tmp_path, place):
     assert runner.waited[many[place].id][0] <= 140.0 / (14 - place)
 
 
+def test_the_compilers_start_is_nobodys_time(tmp_path):
+    clock = FakeClock()
+    env = environment(clock, builder=FakeBuilder(clock, loading=6.0))
+    rows = go([FakeWorkload(n) for n in (16, 32, 64)], tmp_path, env, seconds=15).rows
+    searched = [row.record["searched_s"] for row in rows]
+    assert env.builder.loading == 0 and min(searched) >= 1.0 and sum(searched) == pytest.approx(6.0, abs=0.5)  # 12 s of searching, loading included
+
+
 def test_a_default_that_took_more_than_its_share_gets_another(tmp_path):
     clock, many = FakeClock(), [FakeWorkload(64 + n) for n in range(10)]
     env = environment(clock, runner=SlowRunner(clock, {many[0].id: 15.0}))

@@ -214,6 +214,15 @@ def test_preload_is_waited_for_not_lost(service):
     assert [o["symbol"] for o in two.build_many([job("ok")] * 4, LONG)] == ["cg_1"] * 4
 
 
+def test_loading_can_be_waited_for(service):
+    two = service(2)
+    two.load(0.0)  # over already: begun, not waited for
+    assert all(worker.running for worker in two._workers)
+    two.load(float("inf"))
+    assert [worker.jobs for worker in two._workers] == [1, 1] and not any(worker.busy for worker in two._workers)
+    assert two.build(**job("ok"))["symbol"] == "cg_1"
+
+
 def test_batch_deadline_leaves_the_rest_undone(service, monkeypatch):
     """By a clock that moves when a job is done: little time is left when the second begins, none when it ends."""
     now = [0.0]
