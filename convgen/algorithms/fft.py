@@ -83,68 +83,96 @@ def _load(stage, *index, padding=None):
 
 def _rewrite(program, stage, data, kernel, d, position, tap, t):
     """The program with `stage` computed in tiles `t`; the window runs along dim `d` of the data."""
-    extents, name = access.extents(stage), stage.name
-    taps, outputs, rows = extents[tap], extents[position], t.points // _LANES
-    own = lambda suffix, extent: axis(f"{position}_{suffix}", extent)
-    n1, n2, k1, k2 = own("n1", rows), own("n2", _LANES), own("k1", rows // 2 + 1), own("k2", _LANES)
-    line, part, other = own("line", rows + 2), own("part", 2), own("other", 2)  # both parts of k1 side by side; real or imaginary; the same, summed over
-    tile, block, row = own("tile", -(-outputs // t.hop)), axis(f"{tap}_block", t.blocks), own("row", t.hop // _LANES)
-    known = {x.name: x for x in [*stage.axes, *stage.reduce]}
-    plain = [x for x in stage.axes if x.name != position]
-
-    # cos and -sin of 2 pi n1 k1 / N1; and for each k1 a matrix of complex numbers, as 2 x 2 blocks of real ones
-    turn = line // E.lift(2) * n1 % E.lift(rows)
-    real = Stage(f"{name}_real", [line, n1], [], None, _select(_equal(line % E.lift(2), 0), _cosine(turn, rows), _cosine(turn, rows, -1)))
-    turn = n2 * (k1 + k2 * rows) % E.lift(t.points)
-    sine = _cosine(turn, t.points, 1)
-    both = Stage(f"{name}_complex", [k1, n2, k2, part, other], [], None, _select(_equal(part, other), _cosine(turn, t.points), _select(part < other, sine, -sine)))
-
-    # the window's spectrum reads parameters only, so it is made when they are bound
-    left = [known[x] for x in kernel.axes() if x != tap]
-    step = n1 * _LANES + n2
-    at = block * t.hop + step - t.early
-    inside = (at >= 0) & (at < taps)
-    if t.blocks > 1:
-        inside = inside & ((step < t.hop) | (step < t.hop + 1) & _equal(block, t.blocks - 1))
-    tapped = _select(inside, E.substitute(kernel, {tap: at}), E.to_float(0.0))
-    half = Stage(f"{name}_kernel1", [*left, block, line, n2], [n1], "sum", _load(real, line, n1) * tapped)
-    scale = _select(_equal(k1, 0) | _equal(k1, rows // 2), E.to_float(1 / t.points), E.to_float(2 / t.points))  # all other k1 stand for two
-    spectrum = Stage(f"{name}_kernel2", [*left, block, k1, k2, part], [n2, other], "sum", scale * _load(both, k1, n2, k2, part, other) * _load(half, *left, block, k1 * 2 + other, n2))
-
-    # the data's: tiles reach beyond the last output, where the data counts as padding
-    padding = data.data[1]
-    amounts = list(padding.amounts) if padding else [(0, 0)] * len(data.args)
-    lo, hi = (value_of(v) for v in amounts[d])
-    count = value_of(tile.size) + t.blocks - 1
-    beyond = (count - 1) * t.hop + t.points - (outputs + taps - 1 + t.early)
-    amounts[d] = (lo + t.early, hi + beyond)
-    left_out = _only_padding(program, data, d, lo + t.early, t, count)
-    grid = own("grid", count - sum(left_out))
-    rest = [known[x] for x in data.axes() if x not in (position, tap)]
-    index = [(grid + left_out[0]) * t.hop + step if i == d else x for i, x in enumerate(data.args)]
-    source = E.Expr("load", index, "float", (data.data[0], E.Padding(amounts, padding.mode if padding else "zeros")))
-    data1 = Stage(f"{name}_data1", [*rest, grid, line, n2], [n1], "sum", _load(real, line, n1) * source)
-    data2 = Stage(f"{name}_data2", [k1, k2, *rest, part, grid], [n2, other], "sum", _load(both, k1, n2, k2, part, other) * _load(data1, *rest, grid, k1 * 2 + other, n2))
-
-    # one complex product for each frequency, the kernel's conjugated; or a short correlation over tiles where the window has several blocks
-    several = t.blocks > 1
-    around = E.Padding([(0, 0)] * (len(rest) + 3) + [left_out]) if any(left_out) else None
-    w = [_load(spectrum, *left, block if several else E.lift(0), k1, k2, E.lift(i)) for i in range(2)]
-    x = [_load(data2, k1, k2, *rest, E.lift(i), tile + block if several else tile, padding=around) for i in range(2)]
-    product = _select(_equal(part, 0), w[0] * x[0] + w[1] * x[1], w[0] * x[1] - w[1] * x[0])
-    reduced = [v for v in stage.reduce if v.name != tap] + ([block] if several else [])
-    points = Stage(f"{name}_points", [k1, k2, *plain, part, tile], reduced, "sum" if reduced else None, product)
-
-    # and back, of each tile only the rows of outputs
-    result2 = Stage(f"{name}_result2", [k1, n2, *plain, part, tile], [k2, other], "sum", _load(both, k1, n2, k2, other, part) * _load(points, k1, k2, *plain, other, tile))
-    result1 = Stage(f"{name}_result1", [*plain, n2, tile, row], [k1, part], "sum", _load(real, k1 * 2 + part, row) * _load(result2, k1, n2, *plain, part, tile))
+    f = _Frequencies(stage, position, tap, t)
+    half, spectrum = _of_kernel(f, kernel)
+    data1, data2, left_out = _of_data(f, program, data, d)
+    points = _products(f, spectrum, data2, left_out)
+    result2, result1 = _of_result(f, points)
 
     def element(index):
         """Where output `index` lies."""
         where = dict(zip((a.name for a in stage.axes), index))
         p = where[position]
-        return _load(result1, *(where[x.name] for x in plain), p % E.lift(_LANES), p // E.lift(t.hop), p % E.lift(t.hop) // E.lift(_LANES))
-    return access.spliced(program, stage, [real, both, half, spectrum, data1, data2, points, result2, result1], element)
+        return _load(result1, *(where[x.name] for x in f.plain), p % E.lift(_LANES), p // E.lift(t.hop), p % E.lift(t.hop) // E.lift(_LANES))
+    return access.spliced(program, stage, [f.real, f.both, half, spectrum, data1, data2, points, result2, result1], element)
+
+
+class _Frequencies:
+    """The axes that stages of one rewrite share, and the two constant matrices."""
+
+    def __init__(self, stage, position, tap, t):
+        self.stage, self.position, self.tap, self.t = stage, position, tap, t
+        self.extents, self.known = access.extents(stage), {x.name: x for x in [*stage.axes, *stage.reduce]}
+        self.plain = [x for x in stage.axes if x.name != position]
+        rows, own = t.points // _LANES, self.own
+        self.n1, self.n2, self.k1, self.k2 = own("n1", rows), own("n2", _LANES), own("k1", rows // 2 + 1), own("k2", _LANES)
+        self.line, self.part, self.other = own("line", rows + 2), own("part", 2), own("other", 2)  # both parts of k1 side by side; real or imaginary; the same, summed over
+        self.tile, self.block, self.row = own("tile", -(-self.extents[position] // t.hop)), axis(f"{tap}_block", t.blocks), own("row", t.hop // _LANES)
+        # cos and -sin of 2 pi n1 k1 / N1; and for each k1 a matrix of complex numbers, as 2 x 2 blocks of real ones
+        turn = self.line // E.lift(2) * self.n1 % E.lift(rows)
+        self.real = Stage(f"{stage.name}_real", [self.line, self.n1], [], None, _select(_equal(self.line % E.lift(2), 0), _cosine(turn, rows), _cosine(turn, rows, -1)))
+        turn = self.n2 * (self.k1 + self.k2 * rows) % E.lift(t.points)
+        sine, entry = _cosine(turn, t.points, 1), [self.k1, self.n2, self.k2, self.part, self.other]
+        self.both = Stage(f"{stage.name}_complex", entry, [], None, _select(_equal(self.part, self.other), _cosine(turn, t.points), _select(self.part < self.other, sine, -sine)))
+
+    def own(self, suffix, extent):
+        """An axis of the rewrite's."""
+        return axis(f"{self.position}_{suffix}", extent)
+
+
+def _of_kernel(f, kernel) -> tuple:
+    """The window's spectrum reads parameters only, so it is made when they are bound."""
+    t, rows = f.t, f.t.points // _LANES
+    left = [f.known[x] for x in kernel.axes() if x != f.tap]
+    step = f.n1 * _LANES + f.n2
+    at = f.block * t.hop + step - t.early
+    inside = (at >= 0) & (at < f.extents[f.tap])
+    if t.blocks > 1:
+        inside = inside & ((step < t.hop) | (step < t.hop + 1) & _equal(f.block, t.blocks - 1))
+    tapped = _select(inside, E.substitute(kernel, {f.tap: at}), E.to_float(0.0))
+    half = Stage(f"{f.stage.name}_kernel1", [*left, f.block, f.line, f.n2], [f.n1], "sum", _load(f.real, f.line, f.n1) * tapped)
+    scale = _select(_equal(f.k1, 0) | _equal(f.k1, rows // 2), E.to_float(1 / t.points), E.to_float(2 / t.points))  # all other k1 stand for two
+    turned = scale * _load(f.both, f.k1, f.n2, f.k2, f.part, f.other) * _load(half, *left, f.block, f.k1 * 2 + f.other, f.n2)
+    return half, Stage(f"{f.stage.name}_kernel2", [*left, f.block, f.k1, f.k2, f.part], [f.n2, f.other], "sum", turned)
+
+
+def _of_data(f, program, data, d) -> tuple:
+    """The data's spectrum in two stages, and how many of its tiles are left out at the front and at the end. Tiles reach beyond the last output, where the data counts as padding."""
+    t, padding = f.t, data.data[1]
+    amounts = list(padding.amounts) if padding else [(0, 0)] * len(data.args)
+    lo, hi = (value_of(v) for v in amounts[d])
+    count = value_of(f.tile.size) + t.blocks - 1
+    beyond = (count - 1) * t.hop + t.points - (f.extents[f.position] + f.extents[f.tap] - 1 + t.early)
+    amounts[d] = (lo + t.early, hi + beyond)
+    left_out = _only_padding(program, data, d, lo + t.early, t, count)
+    grid = f.own("grid", count - sum(left_out))
+    rest = [f.known[x] for x in data.axes() if x not in (f.position, f.tap)]
+    index = [(grid + left_out[0]) * t.hop + (f.n1 * _LANES + f.n2) if i == d else x for i, x in enumerate(data.args)]
+    source = E.Expr("load", index, "float", (data.data[0], E.Padding(amounts, padding.mode if padding else "zeros")))
+    data1 = Stage(f"{f.stage.name}_data1", [*rest, grid, f.line, f.n2], [f.n1], "sum", _load(f.real, f.line, f.n1) * source)
+    turned = _load(f.both, f.k1, f.n2, f.k2, f.part, f.other) * _load(data1, *rest, grid, f.k1 * 2 + f.other, f.n2)
+    return data1, Stage(f"{f.stage.name}_data2", [f.k1, f.k2, *rest, f.part, grid], [f.n2, f.other], "sum", turned), left_out
+
+
+def _products(f, spectrum, data, left_out):
+    """One complex product for each frequency, the kernel's conjugated; or a short correlation over tiles where the window has several blocks."""
+    several = f.t.blocks > 1
+    around = E.Padding([(0, 0)] * (len(data.axes) - 1) + [left_out]) if any(left_out) else None
+    place = {f.block.name: f.block if several else E.lift(0)}
+    at = {f"{f.position}_grid": f.tile + f.block if several else f.tile}
+    w = [_load(spectrum, *(E.lift(i) if x is f.part else place.get(x.name, x) for x in spectrum.axes)) for i in range(2)]
+    x = [_load(data, *(E.lift(i) if v is f.part else at.get(v.name, v) for v in data.axes), padding=around) for i in range(2)]
+    product = _select(_equal(f.part, 0), w[0] * x[0] + w[1] * x[1], w[0] * x[1] - w[1] * x[0])
+    reduced = [v for v in f.stage.reduce if v.name != f.tap] + ([f.block] if several else [])
+    return Stage(f"{f.stage.name}_points", [f.k1, f.k2, *f.plain, f.part, f.tile], reduced, "sum" if reduced else None, product)
+
+
+def _of_result(f, points) -> tuple:
+    """And back, of each tile only the rows of outputs."""
+    turned = _load(f.both, f.k1, f.n2, f.k2, f.other, f.part) * _load(points, f.k1, f.k2, *f.plain, f.other, f.tile)
+    result2 = Stage(f"{f.stage.name}_result2", [f.k1, f.n2, *f.plain, f.part, f.tile], [f.k2, f.other], "sum", turned)
+    rows = _load(f.real, f.k1 * 2 + f.part, f.row) * _load(result2, f.k1, f.n2, *f.plain, f.part, f.tile)
+    return result2, Stage(f"{f.stage.name}_result1", [*f.plain, f.n2, f.tile, f.row], [f.k1, f.part], "sum", rows)
 
 
 def _only_padding(program, data, d, before, t, count) -> tuple:
