@@ -8,6 +8,12 @@ import platform
 from pathlib import Path
 
 FUNCTION = "convgen.device.facts"  # the name under which servers offer `facts`, as JSON text
+LIMIT = "convgen.device.limit"  # and a function that ends the session once it computed for so many more seconds, all threads together
+
+
+def patience(seconds: float) -> float:
+    """Seconds by the clock of a session that may compute for `seconds` on each thread: a busy machine, or one that was stopped for a while, does not hang."""
+    return max(4 * seconds, 30.0)
 
 
 def facts(root: str | os.PathLike = "/", architecture: str | None = None) -> dict:

@@ -18,10 +18,11 @@ from ..workers import Worker
 from ..workers.pool import share
 from ..workers.scratch import scratch_folder
 from .address import Tracker
+from .facts import patience
 
 WAIT = 600.0  # seconds a candidate waits for a server while others use it
 ANSWER = 20.0  # seconds beyond its limit after which a client is given up
-OVERHEAD = 2.0  # seconds of a session that are no candidate's: sending and loading it, on a busy machine
+OVERHEAD = 2.0  # seconds of a session that are no candidate's: receiving and loading it
 BYTES_PER_SECOND = 4e6  # of a slow network; what it costs to send buffers is added to a candidate's limit
 
 
@@ -187,7 +188,7 @@ class RemoteRunner:
                 done(waiting[place], answer)
 
         for last in (False, True):
-            share(workers, [messages[i] | common for i in waiting], wait + seconds + ANSWER, deadline=deadline, grace=seconds + ANSWER, done=finished)
+            share(workers, [messages[i] | common for i in waiting], wait + patience(seconds) + ANSWER, deadline=deadline, grace=patience(seconds) + ANSWER, done=finished)
             for answer in answers:
                 if _is(answer, "busy", "device"):
                     raise TuneError(f"{answer}; everything measured so far is saved, the same call goes on")

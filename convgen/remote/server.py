@@ -19,7 +19,7 @@ import time
 from ..workers import default_memory_limit
 from ..workers.child import die_with_parent, import_without_torch
 from ..workers.scratch import scratch_folder
-from .facts import FUNCTION, facts
+from .facts import FUNCTION, LIMIT, facts
 
 PORTS = range(9091, 9200)  # the first free one is taken
 
@@ -42,6 +42,7 @@ def serve(tracker: tuple[str, int], key: str, host: str = "127.0.0.1", port: int
 
     about = facts()
     tvm_ffi.register_global_func(FUNCTION, lambda: json.dumps(about), override=True)
+    tvm_ffi.register_global_func(LIMIT, lambda seconds: signal.setitimer(signal.ITIMER_PROF, seconds)[0], override=True)
     if multiprocessing.get_start_method(allow_none=True) != "fork":
         multiprocessing.set_start_method("fork", force=True)  # a session inherits what is registered here, at no cost
     folder = scratch_folder("serve")

@@ -14,12 +14,13 @@ from tvm import rpc
 from tvm.rpc import base
 
 from ..errors import WorkerError
-from .facts import FUNCTION, unfit
+from .facts import FUNCTION, LIMIT, patience, unfit
 from .kernel import RemoteKernel
 
 ANSWER = 10.0  # seconds beyond a session's end after which a server that still says nothing is given up
 SPOKEN = 40.0  # seconds within which a tracker that is there answers, on a busy machine
 PATIENCE = 15.0  # seconds without any server of the key before there is none left; a server that restarts is back sooner
+_unlimited: set[str] = set()  # addresses of TVM's own servers: they cannot limit what a session computes, only how long it lasts
 LOOK = 0.5  # seconds between two looks whether there is a server; patience counts looks, so that whoever was held up looks again
 
 
@@ -68,7 +69,8 @@ class TrackerLink:
 
 
 def acquire(tracker: dict, seconds: float, wait: float):
-    """(session, address, monotonic time at which it began) of the next free server; the server ends the session after `seconds`.
+    """(session, address, monotonic time at which it began) of the next free server; the server ends the session after `patience(seconds)`,
+    one that cannot limit what is computed after `seconds`.
 
     Waits at most `wait` seconds while servers are busy, WorkerError("busy"), and PATIENCE where none is registered, "device".
     """
@@ -89,9 +91,10 @@ def acquire(tracker: dict, seconds: float, wait: float):
                         raise unreached or WorkerError("busy", f"no server with the key {key!r} at the tracker {name} was free within {wait:.0f} s")
                 host, port, matchkey = asked.answer()
                 # A machine that was switched off says nothing, and TVM waits for it without end: the alarm then ends this process.
-                signal.setitimer(signal.ITIMER_REAL, seconds + ANSWER)
+                whole = seconds if f"{host}:{port}" in _unlimited else patience(seconds)
+                signal.setitimer(signal.ITIMER_REAL, whole + ANSWER)
                 begun = time.monotonic()
-                return rpc.connect(host, port, matchkey, session_timeout=seconds), f"{host}:{port}", begun
+                return rpc.connect(host, port, matchkey, session_timeout=whole), f"{host}:{port}", begun
             except OSError as error:
                 raise WorkerError("device", f"the tracker at {name} was lost: {error}") from None
             except RuntimeError:  # that server has just died, and the tracker will notice; or its address is no good
@@ -108,16 +111,25 @@ def acquire(tracker: dict, seconds: float, wait: float):
 
 
 class Session:
-    """One server, for `seconds` at most. `facts` is what it says of its machine, {} for a server that says nothing."""
+    """One server, for `seconds` of computing at most. `facts` is what it says of its machine, {} for a server that says nothing."""
 
     def __init__(self, tracker: dict, seconds: float, wait: float):
         self.seconds = seconds
-        self.remote, self.address, self.begun = acquire(tracker, seconds, wait)
+        self._again = lambda: acquire(tracker, seconds, wait)
+        self.remote, self.address, self.begun = self._again()
         self.facts: dict = {}
         self._count = 0
 
     def prepare(self, target: dict, emulated: bool) -> None:
-        """Read the facts and set the threads; WorkerError("device") where this machine cannot measure for the target."""
+        """Limit the session, read the facts and set the threads; WorkerError("device") where this machine cannot measure for the target."""
+        while self.address not in _unlimited:
+            try:
+                self.remote.get_function(LIMIT)(self.seconds * target["threads"])
+                break
+            except AttributeError:
+                _unlimited.add(self.address)
+                self.close()
+                self.remote, self.address, self.begun = self._again()
         try:
             self.facts = json.loads(self.remote.get_function(FUNCTION)())
         except AttributeError:

@@ -99,7 +99,7 @@ def test_a_server_that_cannot_be_reached_is_named(farm, guarded, description):
 
 @pytest.mark.slow
 def test_a_machine_that_falls_silent_costs_its_time_and_no_candidate(farm, guarded, description):
-    """Longer than a session and the patience after it: about 20 s."""
+    """Longer than a session's patience and that after it: about 50 s."""
     silent, other = farm.serve("silent", "silent")
     runner = RemoteRunner(TARGET, Tracker(*parse_address(farm.address), "silent"), budget=0.02)
     try:
