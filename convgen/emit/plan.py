@@ -302,7 +302,9 @@ def _operand(program, p: StagePlan, load, choice, plans, number) -> Operand:
     elif p.stage.combiner is not None:
         ranges = ranges_of(p)
         spans = [interval(a, ranges) for a in load.args]
-        whole = p.layout.blocks * p.lanes == access.extents(p.stage)[p.vec]
+        true = access.extents(p.stage)[p.vec]
+        # vectors of a tile that lie beyond the end as a whole read the last one again
+        whole = p.layout.blocks * p.lanes == true or spec is not None and kinds[innermost] == "plain" and true % p.lanes == 0
         in_a_row = moving == [innermost] and whole and not (kinds[innermost] == "window" and any(access.padding(load, innermost)))
         contiguous = "other" not in kinds and (not moving or in_a_row)
         inline = choice.get(f"{p.stage.name}.padding", "stage") == "inline"

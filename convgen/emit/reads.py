@@ -46,9 +46,16 @@ class Reads(Values):
                 at = layout.order.index(layout.split)
                 physical[at] = te.min(physical[at], layout.blocks - 1)
                 return element_of(tensor, physical)
-            index = [te.min(i, self.extent_of(name, d) - 1) if d in clamp else i for d, i in enumerate(index)]
+            index = [self._clamped(p, load, d, i) if d in clamp else i for d, i in enumerate(index)]
             return self.element(name, index, padding, operand.skip if operand else (), self.fill(p, load))
         return read
+
+    def _clamped(self, p, load, d, i):
+        """A position that exists: the last one stands for those beyond, or the last vector as a whole, so that lanes stay side by side."""
+        end, index = self.extent_of(load.data[0], d), load.args[d]
+        if index.op == "axis" and index.data == p.vec and access.extents(p.stage)[p.vec] % p.lanes == 0:
+            return te.min(i // p.lanes, end // p.lanes - 1) * p.lanes + i % p.lanes
+        return te.min(i, end - 1)
 
     def without_padding(self, p, term):
         """`term` of stage `p` if every read that leaves out its padding meets data, else zero: nested conditionals, the outermost dim tested first."""

@@ -11,7 +11,7 @@ from convgen import algorithms, schedules
 from convgen.emit import plan as P, tiling
 from convgen.emit.layout import Layout
 from convgen.lang import access, parse
-from tests.emit.kernels import target
+from tests.emit.kernels import complaints, job, target
 from tests.emit.workloads import HARD, workload
 
 AVX2 = target("x86:avx2")
@@ -79,6 +79,29 @@ def test_padding_is_staged_or_inlined():
 def test_unpadded_contiguous_input_is_read_where_it_is():
     plan = planned("conv2d:n1,c8,o16,h8,w8,k1x1:f32.f32.f32:nhwc", **{"sum.vec": "o", "sum.pack": "plain"})
     assert operand(plan, "x").kind == "raw"
+
+
+# id → knobs: whole vectors, but no whole tiles of two or four
+WHOLE = {"conv2d:n2,c5,o7,h4,w6,k1x1:f32.f32.f32:nchw:bias,residual": dict(vec="p_q", tile1=4, vectors=2, pack="plain"),
+         "conv2d:n1,c12,o10,h4,w14,k1x1;groups=2:f32.f32.f32:nchw": dict(vec="p_q", tile1=1, vectors=4),
+         "conv1d:n1,c6,o9,l24,k1:bf16.f32.f32:ncl": dict(vec="lo", tile1=3, vectors=2),
+         "depthwise_conv2d:n2,c24,h6,w5,k3x3:f32.f32.f32:nhwc:act=relu": dict(vec="o", tile1=3, tile2=1, vectors=2),
+         "depthwise_conv2d:n1,c24,h6,w5,k3x3;padding=1:f32.f32.f32:nhwc": dict(vec="o", tile1=5, tile2=1, vectors=2, padding="inline")}
+
+
+def test_tiles_that_reach_whole_vectors_beyond_the_end_need_no_copy(kernels):
+    asked = []
+    for id, knobs in WHOLE.items():
+        w = parse(id)
+        leaf = schedules.space(w.description, AVX2).leaves["direct"]
+        choice = leaf.default() | {f"sum.{k}": v for k, v in {"lanes": 8, **knobs}.items()}
+        plan = P.make(leaf.program, choice, 8)
+        p = plan.stage("sum")
+        assert operand(plan, "x").kind == "raw" and p.layout.blocks * 8 > p.extents[p.vec]
+        asked.append((w, job(w, AVX2, choice)))
+    wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
+    assert not wrong, "\n".join(wrong)
+    assert operand(planned("conv1d:n1,c6,o9,l25,k1:f32.f32.f32:ncl", **{"sum.vec": "lo", "sum.lanes": 8}), "x").kind == "staged"  # a fourth vector of one number
 
 
 def test_staged_bytes_are_the_sizes_of_the_copies():
