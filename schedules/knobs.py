@@ -15,10 +15,15 @@ BALANCE = 8  # operations that take as long as moving one byte: decides between 
 _HIDDEN = 2 / 3  # part of the shorter of the two that passes during the longer one
 
 
-def _cost(leaf, choice) -> float:
-    """Time in operations: those that a choice really executes and its traffic with memory, which overlap."""
-    shorter, longer = sorted((leaf.work(choice) + leaf.waits(choice), BALANCE * (count.least_bytes(leaf.program) + leaf.spilled(choice))))
+def overlapped(work, traffic):
+    """Time of two things that overlap: each hides most of the other."""
+    shorter, longer = sorted((work, traffic))
     return longer + (1 - _HIDDEN) * shorter
+
+
+def _cost(leaf, choice) -> float:
+    """Time in operations: those that a choice really executes and its traffic with memory."""
+    return overlapped(leaf.work(choice) + leaf.waits(choice), BALANCE * (count.least_bytes(leaf.program) + leaf.spilled(choice)))
 
 
 class KnobSpace:

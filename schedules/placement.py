@@ -145,13 +145,22 @@ class Cuts:
 
     def fixed_bytes(self, tiles) -> int:
         """Bytes of prepared parameters that every tile reads anew."""
+        return sum(size for size, along in self._parameters(tiles) if not along)
+
+    def streamed(self, tiles) -> int:
+        """Bytes of prepared parameters that all tiles together read where no cache keeps them: along the axes that they have, each tile reads a part."""
+        return sum(size * self.trips({a: t for a, t in tiles.items() if a not in along}) for size, along in self._parameters(tiles))
+
+    def _parameters(self, tiles):
+        """(bytes, the cut axes that it has) of every prepared parameter."""
         found = {}
         for s in self.program.run_stages:
-            moved = set().union(*(self.moved.get(s.name, {}).get(a, set()) for a in tiles))
             for load in s.body.loads():
-                if load.data[0] in self.program.constants and not any(moved & set(i.axes()) for i in load.args):
-                    found[load.data[0]] = 4 * math.prod(self.program.shape(load.data[0]))
-        return sum(found.values())
+                if load.data[0] in self.program.constants:
+                    used = {n for i in load.args for n in i.axes()}
+                    size = 4 * math.prod(self.program.shape(load.data[0]))
+                    found[load.data[0]] = size, {a for a in tiles if self.moved.get(s.name, {}).get(a, set()) & used}
+        return found.values()
 
     def bytes(self, tiles) -> int:
         """Bytes of the intermediate results that one tile (without tiles: everything) holds."""

@@ -9,10 +9,11 @@ from convgen.emit import tiling
 from convgen.lang import access, count
 from convgen.lang.size import value_of
 
+from ..knobs import BALANCE, overlapped
 from . import tile
 
 _HELD = 1.02  # time that holding no more than a call should (count.CALL) is worth
-_STREAM = 1.5  # operations that take as long as reading one byte of transformed kernels
+_STREAM = 1.5  # operations that take as long as reading one byte of transformed kernels from a cache
 _BEYOND = 8  # and as writing and reading one byte that the second-level cache does not hold between two stages
 _PARTS = 0.3  # time that storing parts of rows costs, as a share of the work of a transform
 
@@ -61,10 +62,20 @@ def _transformed_cost(leaf, tiles) -> float:
     program, target = leaf.program, leaf.target
     trips, held = leaf.cuts.trips(tiles), leaf.cuts.bytes(tiles)
     beyond = trips * max(0, held - 0.75 * target["l2"]) * (_BEYOND if not target["l3"] or held <= target["l3"] else 2 * _BEYOND)
-    traffic = (_STREAM * trips * leaf.cuts.fixed_bytes(tiles) + beyond) / max(1, program.flops)
+    work = max(1, program.flops)
+    repeated, traffic = _repeated(leaf, tiles), beyond / work
+    if fetched(leaf):
+        repeated = overlapped(repeated, BALANCE * leaf.cuts.streamed(tiles) / work)
+    else:
+        traffic += _STREAM * trips * leaf.cuts.fixed_bytes(tiles) / work
     inner = program.output.permutation(program.layout)[-1]
     rows = inner in program.output.spatial and program.run_stages[-1].axes[inner].name in tiles
-    return _repeated(leaf, tiles) + traffic + 0.03 * len(tiles) + _PARTS * rows
+    return repeated + traffic + 0.03 * len(tiles) + _PARTS * rows
+
+
+def fetched(leaf) -> bool:
+    """Whether prepared parameters come from memory whenever they are read: the last cache does not hold them beside what lies between the stages."""
+    return 2 * leaf.cuts.fixed_bytes({}) > leaf.target["l3"] > 0
 
 
 def _held(leaf, tiles) -> float:

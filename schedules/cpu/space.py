@@ -10,7 +10,7 @@ from convgen.lang.cuts import tiles_of
 
 from ..knobs import KnobSpace
 from ..placement import Cuts
-from . import default, domains, features, limits
+from . import cutting, default, domains, features, limits
 from .anchor import Anchor
 
 _IN_FLIGHT = 8  # multiply-adds that start before the first one ends
@@ -95,7 +95,8 @@ class Leaf(KnobSpace):
         return int(sum(2 * math.prod(access.extents(s).values()) * (_IN_FLIGHT / sums - 1) for s, sums in dense if sums < _IN_FLIGHT))
 
     def spilled(self, c) -> int:
-        """Bytes of intermediate results that the last cache cannot hold: they are written to memory and read again."""
+        """Bytes that the last cache cannot hold: intermediate results, written to memory and read again, and prepared parameters that tiles read anew."""
         tiles = tiles_of(c)
         held = self.cuts.bytes(tiles) * (self.target["threads"] if tiles else 1)
-        return 2 * max(0, held - self.target["l3"]) if self.target["l3"] else 0
+        again = self.cuts.streamed(tiles) - self.cuts.fixed_bytes({}) if cutting.fetched(self) else 0
+        return again + (2 * max(0, held - self.target["l3"]) if self.target["l3"] else 0)

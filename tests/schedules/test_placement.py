@@ -5,6 +5,7 @@ import math
 import numpy as np
 from convgen import algorithms
 from convgen.lang import access, cuts, operator, parse
+from convgen.lang.unfold import unfolded
 from convgen.ops import table
 from convgen.schedules import placement
 
@@ -84,6 +85,14 @@ def test_depthwise_blocks_are_cut_by_channels():
 
 def test_one_reduction_has_nothing_to_keep():
     assert not placement.Cuts(access.specialised(parse("conv2d:n1,c32,o32,h14,w14,k3x3;padding=1:f32.f32.f32:nchw").program), 16).sizes
+
+
+def test_kernels_of_a_phase_are_read_by_its_tiles_only():
+    program = unfolded(winograd("conv_transpose2d:n1,c64,o32,h16,w16,k4x4;stride=2,padding=1:f32.f32.f32:nchw", "winograd4_phases"))
+    tiles = placement.Cuts(program, 16)
+    kernels = tiles.fixed_bytes({})
+    assert kernels == 4 * (5 * 2) ** 2 * 64 * 32 and tiles.fixed_bytes({"p": 4}) == kernels and tiles.fixed_bytes({"p": 4, "p_phase": 1}) == 0
+    assert tiles.streamed({}) == tiles.streamed({"p_phase": 1}) == kernels and tiles.streamed({"p": 4}) == tiles.streamed({"p": 4, "p_phase": 1}) == 4 * kernels
 
 
 def test_channels_of_different_branches_are_not_cut():

@@ -142,6 +142,15 @@ def test_larger_kernels_cost_only_what_computing_does_not_hide():
     assert chosen(512, 7) == "winograd2"  # 37.7 MB would not
 
 
+def test_tiles_do_not_read_kernels_again_that_come_from_memory():
+    """26.2 MB of kernels of four phases: from a last cache of 64 MB for every tile of four rows, from memory once."""
+    space = lambda l3: schedules.space(parse("conv_transpose2d:n1,c512,o128,h32,w32,k4x4;stride=2,padding=1:f32.f32.f32:nchw").description, TARGETS["x86:avx512"] | {"l3": l3})
+    near, far = (space(n << 20).leaves["winograd4_phases"] for n in (64, 32))
+    again = near.default()
+    assert again["cut.p"] == 4 and far.default()["cut.p"] == 0
+    assert near.spilled(again) == 0 and far.spilled(again) == 7 * far.cuts.fixed_bytes({})
+
+
 @pytest.mark.parametrize("tail, store", [("32,h8,w8,k1x1:f32.f32.f32:nchw", "tile"), ("32,h7,w7,k1x1:f32.f32.f32:nchw:residual", "row"), ("36,h7,w7,k1x1:f32.f32.f32:nchw", "row"), ("32,h8,w8,k1x1:f32.f32.f32:nhwc", "tile")])
 def test_tiles_that_cannot_be_turned_wait_for_their_row(tail, store):
     leaf = schedules.space(parse("conv2d:n1,c16,o" + tail).description, TARGETS["x86:avx512"]).leaves["direct"]
