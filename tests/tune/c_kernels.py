@@ -57,6 +57,7 @@ VARIANTS = {
     "infinite": ("", "o->data[(c * H + p) * W + q] = s / (c + p + q == 0 ? 0.0f : 1.0f) + (c + p + q == 0);", "", "float"),
     "segfault": ("*(volatile int*)8 = 1;", GOOD, "", "float"),
     "sleeps": ("extern unsigned sleep(unsigned); for (;;) sleep(9);", GOOD, "", "float"),
+    "naps": ("extern unsigned sleep(unsigned); static int turn; if (!turn++) sleep(2);", GOOD, "", "float"),
     "hang": ("for (volatile int i = 0;; i++) {}", GOOD, "", "float"),
     "exit": ("_exit(1);", GOOD, "", "float"),
     "bomb": ("for (;;) { volatile char* m = malloc(1 << 28); if (!m) abort(); *m = 1; }", GOOD, "", "float"),
