@@ -11,6 +11,7 @@ from convgen.lang.size import tree_of
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
 PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _FEW_TERMS, _CROWDING = 160, 2.0  # of a sum that storing far apart outlasts; more than any other merit of an axis
+_MANY_TERMS, _BOTH = 16, 0.5  # of a sum in which multiply-adds of two vectors from memory take longer than turning the data first
 _BANDS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)  # steps of the output that columns may be produced for together
 _SHARES = (2, 4, 8, 16, 32)  # into which the tiles along one axis can be cut
 _FEW = 4  # steps of other axes, which threads cannot well share
@@ -133,7 +134,20 @@ def _merit(leaf, anchor, axis) -> float:
         else:
             lanes = _lanes_of(leaf, l.data[0])
             merit += 0.9 if lanes is None or kinds[lanes] in ("plain", "window", "run") else 0.2
+    if math.prod(ext[a.name] for a in s.reduce) >= _MANY_TERMS and all(_given(program, l) and _moves(l, axis, ext, leaf.lanes) for l in s.body.loads()):
+        merit -= _BOTH
     return merit + (0.5 if axis in roles.plain else 0.0) - (_CROWDING if _crowds_sets(program, anchor, axis) else 0.0)
+
+
+def _given(program, load) -> bool:
+    """Whether a read is of a tensor that changes from call to call."""
+    spec = program.tensor(load.data[0])
+    return spec is not None and spec.kind == "input"
+
+
+def _moves(load, axis, ext, lanes) -> bool:
+    """Whether every lane of a read along an axis has a number of its own."""
+    return any(k not in ("free", "constant") for k in tiling.vector_kinds(load, axis, ext, lanes))
 
 
 def _crowds_sets(program, anchor, axis) -> bool:

@@ -13,6 +13,7 @@ from .domains import PAGE
 
 TESTED = 4.0  # time of a tile that asks of every position whether it exists, over that of one that need not
 SHORT = 4  # channels whose loop the compiler unrolls by itself
+_TWICE = 0.5  # what is left of a row's tile that keeps vectors of two operands out of registers
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 
 
@@ -54,7 +55,7 @@ def _dense_reuse(leaf, anchor, c, axes, phased) -> float:
     t1, t2, v = (c[f"{s.name}.{k}"] for k in ("tile1", "tile2", "vectors"))
     reads = t1 + t2 * v if phased else t1 * t2 + v  # phases meet the same numbers
     if roles.window and c[f"{s.name}.vec"] in roles.spatial:  # vectors of data, and weights a number each: outputs side by side share the vectors
-        reads = sum(_met(load, _sizes(s, c, axes)) for load in s.body.loads())
+        reads = sum(_met(load, _sizes(anchor, c, axes)) for load in s.body.loads())
     return min(t1 * t2 * v / reads, leaf.reuse)
 
 
@@ -62,9 +63,10 @@ def _window_reuse(leaf, anchor, c, axes) -> float:
     """The same per vector of a window: unrolled taps of a row meet the same inputs, which stay in registers if tile and window fit; else each multiply-add loads its own."""
     program, (s, ext, roles), n = leaf.program, anchor, anchor.name
     t1, acc, taps = c[f"{n}.tile1"], math.prod(c[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors")), ext[roles.window[-1]]
-    reads, slow = 0, 1.0 if acc <= leaf.registers // 2 else 0.9
+    two = c[f"{n}.vec"] in roles.spatial and all(any(c[f"{n}.vec"] in i.axes() for i in load.args) for load in s.body.loads())
+    reads, slow = 0, 1.0 if acc <= leaf.registers // 2 else _TWICE if two else 0.9  # the compiler keeps what taps and rows share of either operand
     for load in s.body.loads():
-        vectors = _met(load, _sizes(s, c, axes))
+        vectors = _met(load, _sizes(anchor, c, axes))
         along = [d for d, i in enumerate(load.args) if {axes[0], roles.window[-1]} <= set(i.axes())]
         if not along:
             reads += vectors * taps
@@ -82,14 +84,24 @@ def _window_reuse(leaf, anchor, c, axes) -> float:
     return min(1.0, acc * taps / reads) * slow
 
 
-def _sizes(s, c, axes) -> dict:
-    """Axis → steps of the register tile, along the vectors' axis in vectors."""
-    return {axes[0]: c[f"{s.name}.tile1"], axes[1]: c[f"{s.name}.tile2"], c[f"{s.name}.vec"]: c[f"{s.name}.vectors"]}
+def _sizes(anchor, c, axes) -> dict:
+    """Axis → (steps of the register tile, positions from one to the next, positions in all); along the vectors' axis steps are vectors."""
+    n, vec = anchor.name, c[f"{anchor.name}.vec"]
+    steps = {axes[0]: (c[f"{n}.tile1"], 1), axes[1]: (c[f"{n}.tile2"], 1), vec: (c[f"{n}.vectors"], c[f"{n}.lanes"])}
+    return {a: (*step, anchor.ext[a]) for a, step in steps.items() if a is not None}
 
 
 def _met(load, sizes) -> int:
-    """How many different vectors or numbers of one read a tile meets."""
-    return math.prod(size for a, size in sizes.items() if any(a in i.axes() for i in load.args))
+    """How many different vectors or numbers of one read a tile meets: channels of a group, for example, share a vector of weights."""
+    return math.prod(_different(load, axis, *size) for axis, size in sizes.items())
+
+
+def _different(load, axis, steps, apart, extent) -> int:
+    at = [access.on_axis(i, axis, extent) for i in load.args if axis in i.axes()]
+    if any(values is None or apart > 1 and len(set(values[:apart])) == 1 for values in at):
+        return steps  # of a number for each vector, every multiply-add has its own from memory
+    met = [tuple(int(values[p]) for values in at) for p in range(0, extent, apart)]
+    return max((len(set(met[i:i + steps])) for i in range(0, len(met), steps)), default=1)
 
 
 def crowded(leaf, anchor, c) -> bool:

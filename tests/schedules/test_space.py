@@ -250,3 +250,16 @@ def test_tiles_of_few_sums_count_as_slow_when_algorithms_are_ranked():
     six, four = space.leaves["winograd6"], space.leaves["winograd4"]
     assert six.work(six.default()) < four.work(four.default())
     assert six.waits(six.default()) > 0 == four.waits(four.default()) and space.default()["algorithm"] == "winograd4"
+
+
+def test_tiles_per_position_keep_to_a_group_whose_channels_share_weights():
+    machine = target("x86:avx512")
+    c = schedules.space(parse("involution2d:n1,c32,g2,h112,w112,k3x3;padding=1:f32.f32.f32:nchw").description, machine).default()
+    assert c["sum.vec"] == "q" and c["sum.tile2"] > 1 and 16 % c["sum.tile2"] == 0
+    c = schedules.space(parse("ska2d:n1,c128,g16,h28,w28,k3x3;padding=1:f32.f32.f32:nhwc").description, machine).default()
+    assert c["sum.vec"] == "c" and c["sum.vectors"] > 1, "vectors of all groups have the same weights"
+
+
+@pytest.mark.parametrize("id, vec", [("c32,g2,h112,w112,k3x3;padding=1", "q"), ("c64,g4,h56,w56,k7x7;padding=3", "c")], ids=["few", "many"])
+def test_many_terms_per_position_turn_their_data(id, vec):
+    assert schedules.space(parse(f"involution2d:n1,{id}:f32.f32.f32:nchw").description, target("x86:avx2")).default()["sum.vec"] == vec
