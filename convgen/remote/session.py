@@ -19,7 +19,7 @@ from .kernel import RemoteKernel
 
 ANSWER = 10.0  # seconds beyond a session's end after which a server that still says nothing is given up
 SPOKEN = 40.0  # seconds within which a tracker that is there answers, on a busy machine
-PATIENCE = 15.0  # seconds without any server of the key before there is none left; a server that restarts is back sooner
+PATIENCE = 30.0  # seconds without any server of the key before there is none left; a server that restarts is back sooner
 _unlimited: set[str] = set()  # addresses of TVM's own servers: they cannot limit what a session computes, only how long it lasts
 LOOK = 0.5  # seconds between two looks whether there is a server; patience counts looks, so that whoever was held up looks again
 
