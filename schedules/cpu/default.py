@@ -11,7 +11,6 @@ from convgen.lang.cuts import tiles_of
 
 from . import bands, cutting, domains, limits, tile
 
-_LINE = 64  # bytes that processors hand each other as one
 _MANY = 16  # outputs for which vectors of what they read are picked in little time
 _NARROW = 8  # lines of a position's results of which one that two threads write is too many
 
@@ -192,6 +191,6 @@ def _shares_lines(leaf, anchor, c) -> bool:
     size, block = count.BYTES[out.dtype], c[f"{n}.lanes"] * c[f"{n}.vectors"]
     blocks = -(-ext[vec] // block)
     own = block * (1 if blocks % threads else blocks // threads)  # what lies between two threads' parts of a position
-    shared = own * size % _LINE > 0 or ext[vec] * size % _LINE > 0
+    shared = own * size % domains.LINE > 0 or ext[vec] * size % domains.LINE > 0
     tiles = math.prod(ext[a.name] for a in s.axes if a.name != vec) // (c[f"{n}.tile1"] * c[f"{n}.tile2"])
-    return blocks > 1 and shared and ext[vec] * size <= _NARROW * _LINE and tiles >= 8 * threads
+    return blocks > 1 and shared and ext[vec] * size <= _NARROW * domains.LINE and tiles >= 8 * threads

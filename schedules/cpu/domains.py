@@ -9,6 +9,7 @@ from convgen.lang import access, count
 from convgen.lang.size import tree_of
 
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
+LINE = 64  # bytes that caches hold and hand each other as one
 PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _FEW_TERMS, _CROWDING = 160, 2.0  # of a sum that storing far apart outlasts; more than any other merit of an axis
 _MANY_TERMS, _BOTH = 16, 0.5  # of a sum in which multiply-adds of two vectors from memory take longer than turning the data first

@@ -9,11 +9,12 @@ from convgen.lang import access, expr as E
 from convgen.lang.cuts import tiles_of
 
 from . import limits
-from .domains import PAGE
+from .domains import LINE, PAGE
 
 TESTED = 4.0  # time of a tile that asks of every position whether it exists, over that of one that need not
 SHORT = 4  # channels whose loop the compiler unrolls by itself
 _TWICE = 0.5  # what is left of a row's tile that keeps vectors of two operands out of registers
+_EVICTED = 0.5  # of a tile's time that it takes longer for every time that its lines would fill the sets that they fall into once more
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 
 
@@ -77,11 +78,23 @@ def _window_reuse(leaf, anchor, c, axes) -> float:
         row = vectors // t1 * positions
         fits = c[f"{n}.unroll"] and acc + row <= leaf.registers + 2
         reads += row if fits else vectors * taps
-        slow = min(slow, 1.0 if fits else 0.8 if acc <= leaf.registers // 2 else 0.4)  # the compiler spills large tiles
+        kept = 1.0 if fits else 0.8
         if c[f"{n}.padding"] != "stage" and program.layout == "channels_last" and c[f"{n}.vec"] not in roles.spatial:
-            # positions lie a pixel apart in memory: at some distances they all fall into few sets of the cache
-            slow *= 0.5 if positions * math.gcd(4 * ext[c[f"{n}.vec"]], PAGE) >= leaf.target["l1"] else 1.0
+            kept = min(kept, _evicting(leaf, anchor, c, positions, math.prod(ext[w] for w in roles.window[:-1]) + c[f"{n}.tile2"] - 1))
+        slow = min(slow, kept if fits or acc <= leaf.registers // 2 else kept / 2)  # the compiler spills large tiles
     return min(1.0, acc * taps / reads) * slow
+
+
+def _evicting(leaf, anchor, c, pixels, rows) -> float:
+    """What is left of a tile's speed by where its pixels lie, at most 1. `pixels`: in a row of the window and tile; `rows`: of these.
+
+    Pixels that lie powers of two apart share few sets of the first cache and evict each other before the next tile meets them; vectors side by side reach more sets.
+    """
+    n, l1 = anchor.name, leaf.target["l1"]
+    width = max(LINE, 4 * c[f"{n}.lanes"] * c[f"{n}.vectors"])
+    reached = l1 * min(1.0, width / math.gcd(4 * anchor.ext[c[f"{n}.vec"]], PAGE))
+    lines = pixels * (rows if rows * pixels * LINE <= l1 / 3 else 1)  # a larger window comes anew for every tile anyway, row by row
+    return 1 / (1 + _EVICTED * max(0.0, lines * width / reached - 1))
 
 
 def _sizes(anchor, c, axes) -> dict:

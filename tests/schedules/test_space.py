@@ -231,6 +231,13 @@ def test_short_sums_do_not_store_vectors_number_by_number_whole_pages_apart():
     assert default("depthwise_conv2d:n1,c128,h32,w32,k3x3;padding=1:f32.f32.f32:nhwc")["sum.vec"] == "o"
 
 
+@pytest.mark.parametrize("machine", ["x86:avx512", "x86:avx2"])
+def test_pixels_that_share_few_sets_of_a_cache_have_vectors_side_by_side(machine):
+    """Pixels of 1 KB meet in 4 of 64 sets, pixels of 1,152 bytes in 32."""
+    vectors = lambda channels: schedules.space(parse(f"depthwise_conv2d:n1,c{channels},h28,w28,k7x7;padding=3:f32.f32.f32:nhwc").description, TARGETS[machine]).default()["sum.vectors"]
+    assert vectors(288) == 1 < vectors(256)
+
+
 def test_cuts_between_vectors_of_channels_cost_no_parts_of_rows():
     default = schedules.space(parse("depthwise_conv2d:n1,c128,h56,w56,k31x31;padding=15:f32.f32.f32:nhwc").description, TARGETS["x86:avx512"]).default()
     assert default["algorithm"] == "winograd4_blocks" and default["cut.o"] == 16
