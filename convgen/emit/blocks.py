@@ -36,6 +36,7 @@ class Block:
     matrix: object = None  # the matrix.Product that it is
     runs: tuple = ()  # of such a product: matrix.run_of_data, matrix.run_of_output
     parameters: dict = field(default_factory=dict)  # names of the prepared parameters that it reads, and how many of their elements one instruction may move
+    finishes: str = ""  # of a map: the sum whose results it takes one by one in the same layout
     steady: list = field(default_factory=list)  # axes of a map that no gathered position depends on, none where it gathers nothing
     wide: int = 1  # how many elements of a copy one instruction may move
     along: int | None = None  # which of its loops a copy of a stage's result runs along where that has its neighbours in memory

@@ -44,6 +44,10 @@ class Layout:
         """Whether the last block is only partly used."""
         return self.split is not None and self.extents[self.split] % self.lanes != 0
 
+    def like(self, other) -> bool:
+        """Whether equal positions lie in equal places."""
+        return (self.shape, self.order, self.split, self.inner) == (other.shape, other.order, other.split, other.inner)
+
     def tags(self, names) -> list:
         """One (axis name, part) per physical dim; part is "full", "outer" or "lanes"."""
         tags = [(names[d], "outer" if d == self.split else "full") for d in self.order]

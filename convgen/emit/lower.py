@@ -108,7 +108,7 @@ class _Lowering(Reads):
                                  [o.name for o in p.operands.values() if o.kind == "staged"],
                                  [o.source for o in p.operands.values() if o.kind == "stage" and not access.padded(o.load)], p.vec, tiling.tile_axes(self.program, stage, p.vec), p.tile,
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
-                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, steady=access.steady(stage),
+                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, finishes=self._finishes(p), steady=access.steady(stage),
                                  columns=tiling.columns(self.program, stage, p.vec)))
 
     def across(self, p, names, read):
@@ -134,6 +134,12 @@ class _Lowering(Reads):
         self.tensors[p.stage.name] = (te.compute(p.layout.shape, body, name=p.stage.name), p.layout, p.stage)
         self.blocks.append(Block(p.stage.name, "matrix", p.layout.tags([a.name for a in p.stage.axes]), p.stage.name, 1, reads=[o.name for o in p.operands.values() if o.kind == "staged"],
                                  moves=self._moves(p.stage, bool), matrix=p.matrix, runs=(matrix.run_of_data(self.program, p.stage, p.matrix), matrix.run_of_output(self.program, p.stage, p.matrix))))
+
+    def _finishes(self, p) -> str:
+        """The sum that a map finishes, where both have one layout of whole vectors: TVM cannot follow a condition on lanes from the one to the other."""
+        source = self.plan.stage(access.finishes(self.program, p.stage))
+        alike = source is not None and not p.layout.overhangs and source.across is None and source.matrix is None and source.layout.like(p.layout)
+        return source.stage.name if alike else ""
 
     @staticmethod
     def _conditional(p) -> bool:

@@ -101,6 +101,17 @@ def moved(program) -> dict:
     return found
 
 
+def finishes(program, stage) -> str:
+    """The sum of the call whose every result, read nowhere else, a map turns into its own at the same position; "" where there is none."""
+    here = [("axis", a.name) for a in stage.axes]
+    sums = {s.name for s in program.run_stages if s.combiner} if not stage.combiner else ()
+    for name in {load.data[0]: None for load in stage.body.loads() if load.data[0] in sums}:
+        reads = [(s.name, load) for s in program.run_stages for load in s.body.loads() if load.data[0] == name]
+        if all(reader == stage.name and load.data[1] is None and [(i.op, i.data) for i in load.args] == here for reader, load in reads):
+            return name
+    return ""
+
+
 def steady(stage) -> list:
     """Axes of a result that no gathered position depends on, where there are such positions: what they cost can be shared along these axes."""
     gathered = [i for load in stage.body.loads() for i in load.args if any(e.op == "load" for e in i.walk())]

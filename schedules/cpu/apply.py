@@ -17,7 +17,7 @@ def apply(module, blocks, choice: dict, lanes: int, intrinsics):
     """
     sch = s_tir.Schedule(module)
     by_name = {b.name: b for b in blocks}
-    done, nests, sums = set(), [], []
+    done, nests, maps, sums = set(), [], [], []
     cut = tiles_of(choice)
     tiled = _cut(sch, blocks, cut, lanes) if cut else set()
     done |= tiled & {blocks[-1].name}
@@ -26,8 +26,11 @@ def apply(module, blocks, choice: dict, lanes: int, intrinsics):
             continue
         if b.kind == "reduce":
             finish, out = (next((s for s in blocks if s.kind == kind and s.stage == b.stage), None) for kind in ("finish", "store"))
+            finish = finish or next((m for m in maps if m.finishes == b.stage), None)
             nests.append(Nest(sch, b, finish, out, choice, b.name in tiled))
             done |= _reduce(nests[-1], by_name, lanes)
+        elif b.kind == "map" and _of_registers(b, choice, tiled):
+            maps.append(b)
         elif b.kind == "map":
             elementwise.schedule(sch, b, lanes, lanes, b.name in tiled)
             done.add(b.name)
@@ -60,6 +63,11 @@ def _cut(sch, blocks, cut, lanes):
         sch.compute_at(sch.get_sblock(name), outer[-1], preserve_unit_loops=True)
     sch.parallel(sch.fuse(*outer))  # only now: TVM loses track of regions under fused loops
     return {*names, out.name}
+
+
+def _of_registers(b, choice, tiled) -> bool:
+    """Whether a map takes the sums that it finishes out of registers, tile by tile."""
+    return bool(b.finishes) and (b.name in tiled) == (b.finishes in tiled) and not banded.columns(b.finishes, choice)
 
 
 def _reduce(nest, by_name, widest) -> set:

@@ -9,11 +9,11 @@ def leave(nest, places, widest) -> list:
     """Place what follows the sum. Returns the names of what is placed."""
     store = nest.store
     done = [_finish(nest, places)] if nest.finish is not None else []
-    if store is None or nest.tiled and nest.finish is None:
+    if nest.finish is None and (store is None or nest.tiled):
         if nest.parts is None:  # a band's sums are where they belong
             _from_registers(nest, places)
         return done
-    if nest.tiled:
+    if store is None or nest.tiled:
         return done  # the store surrounds the tile
     knob = nest.knob("store", "row")
     if knob == "row" and places.row is not None:
@@ -26,7 +26,7 @@ def leave(nest, places, widest) -> list:
 
 
 def _finish(nest, places) -> str:
-    """The output's values in the layout of the tiles."""
+    """The values that follow from the sums, in the layout of the tiles."""
     sch, finish = nest.sch, nest.finish
     block = sch.get_sblock(finish.name)
     sch.reverse_compute_at(block, places.tile, preserve_unit_loops=True)

@@ -94,3 +94,17 @@ def test_phases_by_winograd(kernels, id):
     assert len(leaf.program.output.shape) == 6
     wrong, _ = kernels.check([w], choice=leaf.default())
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("cut", [0, 7])
+def test_a_sum_between_two_others_is_finished_where_it_leaves_the_registers(kernels, cut):
+    w, machine = parse("inverted_residual2d:n1,c16,hidden32,o16,h14,w14,k3x3:f32.f32.f32:nhwc"), target("x86:avx2")
+    choice = schedules.space(w.description, machine).leaves["direct"].default()
+    axes = [k for k in choice if k.startswith("cut.")]
+    knobs = {"tile1": 7, "tile2": 1, "vectors": 1, "producer": "root"}
+    choice |= dict.fromkeys(axes, 0) | {axes[0]: cut, "sum2.padding": "inline", "sum3.store": "pass" if cut else "tile"}
+    choice |= {f"{stage}.{name}": value for stage in ("sum", "sum2", "sum3") for name, value in knobs.items()}
+    (answer,) = kernels.ask([{"cmd": "scheduled", "description": w.description, "target": machine, "choice": choice}])
+    assert answer["text"].count("T.parallel") == (1 if cut else 3) and "sum_global" not in answer["text"]
+    (check,) = kernels.ask([job(w, machine, choice)])
+    assert not complaints(w, check)

@@ -63,3 +63,13 @@ def test_coefficients_repeat_with_the_tiles():
     assert [access.period(result, a) for a in ("n", "o", "p", "q")] == [0, 0, 0, 4]
     assert access.period(program.stage("sum_result_p"), "p") == 4
     assert access.period(data, "q_point") == 6 and access.period(data, "q_tile") == 0
+
+
+@pytest.mark.parametrize("id, finished", [
+    ("inverted_residual2d:n1,c8,hidden16,o8,h9,w9,k3x3:f32.f32.f32:nchw", {"expanded": "sum", "filtered": "sum2", "out": "sum3"}),
+    ("convnext_block2d:n1,c8,hidden16,h9,w9,k7x7:f32.f32.f32:nhwc", {"depthwise": "sum", "mean": "total", "spread": "squares", "activated": "sum2", "out": "sum3"}),
+    ("dynamic_conv1d:n2,c8,heads2,l9,k3:f32.f32.f32:nlc:act=silu", {"out": "sum"}),  # its softmax reads a maximum and a total for every tap
+])
+def test_sums_that_become_a_maps_results_one_by_one(id, finished):
+    program = access.specialised(parse(id).program)
+    assert {s.name: found for s in program.run_stages if (found := access.finishes(program, s))} == finished
