@@ -42,6 +42,7 @@ class Block:
     along: int | None = None  # which of its loops a copy of a stage's result runs along where that has its neighbours in memory
     spread: list = field(default_factory=list)  # how a block of threads lies on its axes (simt.Tile), none where the plan has no such tiles
     share: object = None  # how threads share its sums (simt.Share)
+    slide: str | None = None  # the axis of a window whose loop may be the innermost, because the register tile moves along it (tiling.slide)
     columns: tuple | None = None  # axes along which its producers can run part by part (tiling.columns)
 
 

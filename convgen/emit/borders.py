@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ..lang import access, expr as E
-from .tiling import tile_axes
+from .tiling import tile_axes, unrolled
 
 
 def droppable(stage, load) -> bool:
@@ -40,10 +40,10 @@ def skipped(program, stage, load, choice) -> tuple:
     k = lambda name, default=None: choice.get(f"{stage.name}.{name}", default)
     if k("padding") != "skip" or not droppable(stage, load):
         return ()
-    window, extents = access.roles(stage).window, access.extents(stage)
+    extents = access.extents(stage)
     tiles = {a: k(f"tile{i + 1}", 1) for i, a in enumerate(tile_axes(program, stage, k("vec"))) if a is not None}
     whole = {a for a, t in tiles.items() if t >= extents[a]} | ({row_axis(program, stage, choice)} - {None})
-    return left_out(stage, load, k("vec"), tiles, whole, window[len(window) - k("unroll", 0):])
+    return left_out(stage, load, k("vec"), tiles, whole, unrolled(program, stage, choice))
 
 
 def row_axis(program, stage, choice) -> str | None:

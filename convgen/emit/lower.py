@@ -109,7 +109,7 @@ class _Lowering(Reads):
                                  [o.source for o in p.operands.values() if o.kind == "stage" and not access.padded(o.load)], p.vec, tiling.tile_axes(self.program, stage, p.vec), p.tile,
                                  (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
                                  dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, finishes=self._finishes(p), steady=access.steady(stage),
-                                 columns=tiling.columns(self.program, stage, p.vec)))
+                                 slide=tiling.slide(self.program, stage, p.vec), columns=tiling.columns(self.program, stage, p.vec)))
 
     def across(self, p, names, read):
         """A reduction in two steps: every lane of the vectors that it reads for itself, then the lanes."""

@@ -327,7 +327,7 @@ def _parameter(program, p, load, kinds, choice, label) -> Operand:
     extents = dict(p.extents)
     if moving and p.stage.combiner:
         extents[p.vec] = p.layout.blocks * p.lanes
-    order = reduce_order(p.stage, choice)
+    order = reduce_order(program, p.stage, choice)
     if banded.columns(p.stage.name, choice):  # what is produced one by one is outside all others
         taps = columns(program, p.stage, p.vec)[1]
         order = [*taps, *(n for n in order if n not in taps)]

@@ -224,7 +224,7 @@ def _operand(program, p, load, choice, plans, number) -> P.Operand:
     label = f"{stage.name}_{load.data[0]}{number or ''}"
     if load.data[0] in program.constants:
         used = set().union(*(set(a.axes()) for a in load.args)) if load.args else set()
-        axes = [a.name for a in stage.axes if a.name in used] + [n for n in tiling.reduce_order(stage, {f"{stage.name}.inner": "window"}) if n in used]
+        axes = [a.name for a in stage.axes if a.name in used] + [n for n in tiling.reduce_order(program, stage, {f"{stage.name}.inner": "window"}) if n in used]
         last = _side_by_side(program, stage)
         wide = VECTOR if last in axes and any(t.axis == last and t.size % VECTOR == 0 for t in p.spread) else 1
         return _packed(program, load, axes, label, p.extents, last, wide)

@@ -116,7 +116,26 @@ def columns(program, stage, vec: str) -> tuple | None:
     return rows, [a.name for a in stage.reduce if all(a.name in t for t in taps)]
 
 
-def reduce_order(stage, choice) -> list:
+def slide(program, stage, vec: str) -> str | None:
+    """The axis of a window that the register tile's first axis moves along, where it is not the window's last one, whose loop is inside all others anyway; else None."""
+    window, along = access.roles(stage).window, tile_axes(program, stage, vec)[0]
+    moved = {a for load in stage.body.loads() for i in load.args if along in i.axes() for a in i.axes()}
+    return next((a for a in window if a in moved), None) if window and window[-1] not in moved else None
+
+
+def window_order(program, stage, choice) -> list:
+    """A window's axes, the one of the innermost loop last."""
+    inside = slide(program, stage, choice[f"{stage.name}.vec"]) if choice.get(f"{stage.name}.inner") == "slide" else None
+    return sorted(access.roles(stage).window, key=lambda a: a == inside)
+
+
+def unrolled(program, stage, choice) -> list:
+    """A window's axes whose loops are unrolled."""
+    count = choice.get(f"{stage.name}.unroll", 0)
+    return window_order(program, stage, choice)[-count:] if count else []
+
+
+def reduce_order(program, stage, choice) -> list:
     """Reduced axes in loop order: channel outside, window taps, then (after blocking) channel inside."""
-    r = access.roles(stage)
-    return [*r.channel, *r.window, *r.table] if choice.get(f"{stage.name}.inner", "channel") == "window" else [*r.window, *r.channel, *r.table]
+    r, window = access.roles(stage), window_order(program, stage, choice)
+    return [*window, *r.channel, *r.table] if choice.get(f"{stage.name}.inner", "channel") == "channel" else [*r.channel, *window, *r.table]

@@ -35,3 +35,7 @@ class Anchor(NamedTuple):
     def bytes_along(self, axis) -> int:
         """Bytes of what all terms read along one axis of the output: of vectors the weights, of tiles the data."""
         return self.nbytes([axis, *(a.name for a in self.stage.reduce)])
+
+    def both(self, vec: str) -> bool:
+        """Whether all operands move with vectors along rows, so that none is one number for all lanes."""
+        return vec in self.roles.spatial and all(any(vec in i.axes() for i in load.args) for load in self.stage.body.loads())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
-from convgen.emit import banded, dot, plan as P
+from convgen.emit import banded, dot, plan as P, tiling
 from convgen.lang import access, count
 from convgen.lang.cuts import tiles_of
 
@@ -123,6 +123,8 @@ def _taps(leaf, anchor, c) -> dict:
 def _tiled(leaf, anchor, tiles, c):
     """The choice with every register tile that may be compiled, and with terms in the padding left out where they can be."""
     n, values = anchor.name, leaf.domains
+    vec = c[f"{n}.vec"]
+    slides = leaf.slides and c[f"{n}.unroll"] and not anchor.dense and not anchor.both(vec) and tiling.slide(leaf.program, anchor.stage, vec) is not None
     for padding in [c[f"{n}.padding"], *(p for p in values[f"{n}.padding"] if p == "skip")]:
         for t1, t2, v in itertools.product(*(values[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors"))):
             trial = c | {f"{n}.padding": padding, f"{n}.tile1": t1, f"{n}.tile2": t2, f"{n}.vectors": v}
@@ -131,6 +133,8 @@ def _tiled(leaf, anchor, tiles, c):
                     continue  # rows of one tile would leave out different terms
                 if leaf.program.layout == "channels_last" and c[f"{n}.vec"] not in anchor.roles.spatial:
                     trial[f"{n}.pack"] = "plain"  # nothing is left to copy for
+            if slides and t1 > 1:
+                trial[f"{n}.inner"] = "slide"
             for trial[f"{n}.unroll"] in range(c[f"{n}.unroll"], -1, -1):
                 if limits.of_anchor(leaf, n, tiles, trial) is None and not tile.crowded(leaf, anchor, trial):
                     yield trial

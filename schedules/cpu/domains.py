@@ -10,6 +10,7 @@ from convgen.lang.size import tree_of
 
 _PADDING = 0.06  # the share of terms in the padding from which on leaving them out is worth a try
 LINE = 64  # bytes that caches hold and hand each other as one
+_BORDER = 0.08  # the share of terms in the padding from which on leaving them out saves more than sliding
 PAGE = 4096  # addresses this far apart fall into one set of the first cache
 _FEW_TERMS, _CROWDING = 160, 2.0  # of a sum that storing far apart outlasts; more than any other merit of an axis
 _MANY_TERMS, _BOTH = 16, 0.5  # of a sum in which multiply-adds of two vectors from memory take longer than turning the data first
@@ -34,7 +35,7 @@ def of(leaf, anchor) -> dict:
         "vectors": _vectors(leaf, anchor, vecs),
         "order": ["vector", "position", *_shares(program, anchor, vecs, axes)],
         "block": _blocks(anchor),
-        "inner": ["channel", "window"] if anchor.dense and roles.window else ["channel"],
+        "inner": ["channel", *(["window"] if anchor.dense and roles.window else []), *(["slide"] if any(tiling.slide(program, s, v) for v in vecs) else [])],
         "unroll": list(range(min(len(roles.window), 2) + 1)),
         "padding": _paddings(program, anchor),
         "pack": ["plain", "blocked"] if anchor.dense else ["plain"],
@@ -131,7 +132,7 @@ def _merit(leaf, anchor, axis) -> float:
             merit += 1.0
         elif spec is not None and spec.kind == "input":
             inner = spec.permutation(program.layout)[-1]
-            merit += 1.0 if kinds[inner] in ("plain", "window") else 0.2
+            merit += 1.0 if kinds[inner] in ("plain", "window") else 0.2 - _turning(leaf, anchor, l, inner)
         else:
             lanes = _lanes_of(leaf, l.data[0])
             merit += 0.9 if lanes is None or kinds[lanes] in ("plain", "window", "run") else 0.2
@@ -149,6 +150,14 @@ def _given(program, load) -> bool:
 def _moves(load, axis, ext, lanes) -> bool:
     """Whether every lane of a read along an axis has a number of its own."""
     return any(k not in ("free", "constant") for k in tiling.vector_kinds(load, axis, ext, lanes))
+
+
+def _turning(leaf, anchor, load, inner) -> float:
+    """What turning the rows of a read into vectors across them costs beside few terms, where vectors along these rows could slide and little of the window is padding, which only tiles along rows leave out."""
+    s, ext, roles = anchor
+    fits = lambda a: a in roles.spatial and ext[a] > leaf.lanes and not anchor.both(a) and _vectorisable(s, a, ext, leaf.lanes) and tiling.slide(leaf.program, s, a)
+    slides = leaf.slides and not anchor.dense and any(map(fits, load.args[inner].axes())) and borders.in_padding(leaf.program, s) < _BORDER
+    return 4.0 / math.prod(ext[a] for a in roles.window) if slides else 0.0
 
 
 def _crowds_sets(program, anchor, axis) -> bool:

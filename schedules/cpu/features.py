@@ -9,7 +9,7 @@ from convgen.lang.cuts import tiles_of
 
 _HEAVIEST = 2  # reductions that have features of their own
 _OF_ANCHOR = ["taps", "channel", "extent1", "extent2", "extent_vec", "tile1", "tile2", "vectors", "lanes", "accumulators", "intensity", "waste", "l1", "staged", "body", "position",
-              "window_inner", "inline", "blocked", "local_copies", "bands", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot", "columns", "tile_bands"]
+              "window_inner", "slide", "inline", "blocked", "local_copies", "bands", "pass", "row", "spatial_vec", "block", "unroll", "channels_last", "left_out", "dot", "columns", "tile_bands"]
 NAMES = ["log_flops", "log_bytes", "log_staged", "anchors", "log_tile", "log_trips", "repeated", *(f"{i}.{f}" for i in range(_HEAVIEST) for f in _OF_ANCHOR)]
 
 
@@ -38,8 +38,8 @@ def _of_anchor(leaf, anchor, c, plan) -> list:
     depth = (k("block") or channel or 1) * taps
     l1 = 4 * depth * (v * lanes + t1 * t2) / leaf.target["l1"]
     staged = sum(math.prod(o.layout.shape) for o in p.operands.values() if o.kind == "staged")
-    unroll = math.prod([ext[w] for w in roles.window][-k("unroll"):]) if k("unroll") else 1
+    unroll = math.prod(ext[w] for w in tiling.unrolled(leaf.program, s, c))
     return [math.log(taps), math.log(channel + 1), math.log(e1), math.log(e2), math.log(ext[k("vec")]), t1, t2, v, lanes, acc, acc / (t1 * t2 + v), waste, math.log(l1 + 1e-6),
-            math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("padding") == "inline", k("pack") == "blocked", k("copies") != "root",
+            math.log(staged + 1), math.log(acc * unroll), k("order") == "position", k("inner") == "window", k("inner") == "slide", k("padding") == "inline", k("pack") == "blocked", k("copies") != "root",
             math.log1p(banded.rows(s.name, c)), k("store") == "pass", k("store") == "row", k("vec") in roles.spatial, k("block"), k("unroll"),
             leaf.program.layout == "channels_last", leaf.left_out(s, c), bool(c.get(f"{s.name}.dot")), math.log1p(banded.columns(s.name, c)), math.log(banded.tiles(s.name, c) or 1)]

@@ -109,7 +109,9 @@ def _tile(leaf, anchor, c, k) -> str | None:
         return "too few accumulators to hide latency"
     if k("lanes") > leaf.lanes or (k("vectors") - 1) * k("lanes") >= ext[k("vec")]:
         return "vectors reach beyond the axis"
-    body = _body(anchor, k)
+    if k("inner") == "slide" and (tiling.slide(leaf.program, s, k("vec")) is None or k("tile1") == 1 or not k("unroll")):
+        return "the register tile does not slide along a window"
+    body = _body(leaf, anchor, c)
     if body > _BODY:
         return f"unrolled body of {body} operations"
     if k("order") == "position" and k("producer") != "tile" and ext[k("vec")] <= k("lanes") * k("vectors"):
@@ -117,11 +119,11 @@ def _tile(leaf, anchor, c, k) -> str | None:
     return None
 
 
-def _body(anchor, k) -> int:
+def _body(leaf, anchor, c) -> int:
     """Vector operations in the unrolled body of one tile."""
-    taps = [anchor.ext[w] for w in anchor.roles.window]
-    unrolled = math.prod(taps[-k("unroll"):]) if k("unroll") else 1
-    return k("tile1") * k("tile2") * k("vectors") * unrolled * math.prod(anchor.ext[t] for t in anchor.roles.table)
+    s, ext, roles = anchor
+    steps = math.prod(c[f"{s.name}.{k}"] for k in ("tile1", "tile2", "vectors"))
+    return steps * math.prod(ext[a] for a in (*tiling.unrolled(leaf.program, s, c), *roles.table))
 
 
 def _dot(leaf, anchor, c, k) -> str | None:
@@ -151,7 +153,7 @@ def _padding(leaf, anchor, c, k) -> str | None:
         return "padding cannot be inlined along the vector axis"
     if k("padding") == "skip":
         row = borders.row_axis(leaf.program, s, c)
-        if row is not None and _body(anchor, k) * -(-ext[row] // k("tile1")) > _ROW:
+        if row is not None and _body(leaf, anchor, c) * -(-ext[row] // k("tile1")) > _ROW:
             return "too much code for the tiles of one row"
         if not leaf.left_out(s, c):
             return "with this tile no term could be left out"

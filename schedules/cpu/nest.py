@@ -70,7 +70,7 @@ class Nest:
     def _split_terms(self):
         """Cut blocks of channels and what an instruction takes together out of the loops over the terms."""
         sch, b = self.sch, self.b
-        self._blocks, self._by_role = [], {"channel": [], "window": [], "table": []}
+        self._slide, self._blocks, self._by_role = None, [], {"channel": [], "window": [], "table": []}
         for loop, axis, role in self.reduction:
             if role == "channel":
                 size, steps = self.knob("block", 0), L.extent(sch, loop)
@@ -80,6 +80,7 @@ class Nest:
                 if b.dot is not None and axis == b.dot.axis:
                     loop, self.inner["dot"] = sch.split(loop, [None, b.dot.width])
             self._by_role[role].append(loop)
+            self._slide = loop if axis == b.slide else self._slide
 
     def around(self, parts, loops):
         """Have `parts`, loops over terms, run around `loops` over the output, which leave the outer loops."""
@@ -90,12 +91,18 @@ class Nest:
         """Bring all loops in order, unroll the register tile and have its lanes in vectors."""
         sch, inner, parts = self.sch, self.inner, self.parts or []
         channel, window, table = ([l for l in loops if l not in parts] for loops in self._by_role.values())
-        self.terms = [*parts, *self._blocks, *(channel + window if self.knob("inner", "channel") == "window" else window + channel), *table]
+        order = self.knob("inner", "channel")
+        if order == "slide":
+            window.sort(key=lambda loop: loop is self._slide)
+        self.terms = [*parts, *self._blocks, *(window + channel if order == "channel" else channel + window), *table]
         grown = [*parts, *self._blocks] if self._around else []  # the terms by which all of a band's sums grow together
         # a multiply-add takes its broadcast operand from memory, the dot product instruction from a register: used up at once, it occupies only one
         tile = [inner[n] for n in (("tile2", "tile1", "vectors") if self.b.dot is not None else ("tile2", "vectors", "tile1")) if n in inner]
         lanes = [inner[n] for n in ("lanes", "dot") if n in inner]
-        sch.reorder(*self.outer, *grown, *self._around, *(l for l in self.terms if l not in grown), *tile, *lanes)
+        terms = [l for l in self.terms if l not in grown]
+        if order == "slide" and terms and terms[-1] is self._slide:
+            tile.append(terms.pop())  # step by step, the tile keeps no more than a window of what it meets
+        sch.reorder(*self.outer, *grown, *self._around, *terms, *tile, *lanes)
         unrolled = window[-self.knob("unroll"):] if self.knob("unroll", 0) else []
         if self.b.separate and len(self.outer) > 2 and self.outer[-1] is self.tiles:
             unrolled.append(self.tiles)

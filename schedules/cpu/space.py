@@ -23,6 +23,7 @@ class Leaf(KnobSpace):
     reuse = 1.5  # multiply-adds per vector or number read from which on a dense tile gains no more
     side_by_side = 2  # vectors in a dense tile that cost nothing beside their registers
     numbers = 1  # that a register holds for multiply-adds with vectors
+    slides = False  # whether untuned code has a register tile slide over the rows that it has loaded
     picks = False  # whether untuned code picks vectors from rows that a window moves along by more than one position
     feature_names = features.NAMES
 

@@ -15,6 +15,7 @@ TESTED = 4.0  # time of a tile that asks of every position whether it exists, ov
 SHORT = 4  # channels whose loop the compiler unrolls by itself
 _TWICE = 0.5  # what is left of a row's tile that keeps vectors of two operands out of registers
 _EVICTED = 0.5  # of a tile's time that it takes longer for every time that its lines would fill the sets that they fall into once more
+_WHOLE = 200  # multiply-adds of a window up to which the compiler unrolls all its loops, keeps all weights, and loads rows long before they are needed
 _SINGLY = 16  # multiply-adds that take as long as storing one vector number by number
 
 
@@ -47,7 +48,8 @@ def score(leaf, anchor, c) -> float:
         reuse *= 0.8  # phases apart cannot be stored from the tile
     units = -(-e1 // t1) * -(-e2 // t2) * -(-blocks // v) * math.prod(ext[a.name] for a in s.axes if a.name not in (*axes, vec))
     balance = min(1.0, units / (4 * leaf.target["threads"])) if not any(c[f"cut.{a}"] for a in leaf.cuts.sizes) else 1.0  # tiles of the output share the threads
-    return reuse * min(acc, 12) / 12 * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > free)
+    full = 8 if c[f"{s.name}.inner"] == "slide" else 12  # sums that hide latency; one that takes its taps in turn waits while others do
+    return reuse * min(acc, full) / full * balance / waste ** 2 - 0.02 * (t2 > 1) - 0.01 * (v > free)
 
 
 def _dense_reuse(leaf, anchor, c, axes, phased) -> float:
@@ -63,11 +65,12 @@ def _dense_reuse(leaf, anchor, c, axes, phased) -> float:
 def _window_reuse(leaf, anchor, c, axes) -> float:
     """The same per vector of a window: unrolled taps of a row meet the same inputs, which stay in registers if tile and window fit; else each multiply-add loads its own."""
     program, (s, ext, roles), n = leaf.program, anchor, anchor.name
+    if c[f"{n}.inner"] == "slide":
+        return _sliding_reuse(leaf, anchor, c, axes)
     t1, acc, taps = c[f"{n}.tile1"], math.prod(c[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors")), ext[roles.window[-1]]
-    two = c[f"{n}.vec"] in roles.spatial and all(any(c[f"{n}.vec"] in i.axes() for i in load.args) for load in s.body.loads())
-    reads, slow = 0, 1.0 if acc <= leaf.registers // 2 else _TWICE if two else 0.9  # the compiler keeps what taps and rows share of either operand
+    reads, slow = 0, 1.0 if acc <= leaf.registers // 2 else _TWICE if anchor.both(c[f"{n}.vec"]) else 0.9  # the compiler keeps what taps and rows share of either operand
     for load in s.body.loads():
-        vectors = _met(load, _sizes(anchor, c, axes))
+        vectors = _met(load, _sizes(anchor, c, axes)) * _lines(load, c, n)
         along = [d for d, i in enumerate(load.args) if {axes[0], roles.window[-1]} <= set(i.axes())]
         if not along:
             reads += vectors * taps
@@ -83,6 +86,36 @@ def _window_reuse(leaf, anchor, c, axes) -> float:
             kept = min(kept, _evicting(leaf, anchor, c, positions, math.prod(ext[w] for w in roles.window[:-1]) + c[f"{n}.tile2"] - 1))
         slow = min(slow, kept if fits or acc <= leaf.registers // 2 else kept / 2)  # the compiler spills large tiles
     return min(1.0, acc * taps / reads) * slow
+
+
+def _sliding_reuse(leaf, anchor, c, axes) -> float:
+    """The same where the tile moves over what it has loaded: each sum takes all its taps of the innermost loop before the next one begins."""
+    s, ext, _ = anchor
+    n, last = s.name, tiling.window_order(leaf.program, s, c)[-1]
+    t1, acc, taps = c[f"{n}.tile1"], math.prod(c[f"{n}.{k}"] for k in ("tile1", "tile2", "vectors")), ext[last]
+    every = math.prod(ext[a] for a in anchor.roles.window)
+    whole = acc * every <= _WHOLE
+    reads, held = 0, acc
+    for load in s.body.loads():
+        vectors = _met(load, _sizes(anchor, c, axes))
+        moves = next((t[0] for i in load.args if {axes[0], last} <= set(i.axes()) and (t := access.linear(i)) is not None), None)
+        if moves is None:
+            reads += vectors * taps
+            held += vectors * every if whole else taps
+            continue
+        step, apart = abs(moves[axes[0]]), abs(moves[last])
+        positions = len({step * i + apart * k for i in range(t1) for k in range(taps)})
+        held += min(positions, apart * (taps - 1) + 1)
+        reads += vectors // t1 * positions * _lines(load, c, n)
+    fits = held + 2 <= leaf.registers and not (whole and acc > leaf.registers // 4)
+    slow = 0.4 if not fits else 1.0 if acc <= leaf.registers // 2 else 0.9
+    return min(1.0, acc * taps / reads) * slow
+
+
+def _lines(load, c, n) -> int:
+    """Lines of memory that a vector takes: two if it is as long as one and begins anywhere, since it moves along a window."""
+    moves = any(c[f"{n}.vec"] in i.axes() and len(i.axes()) > 1 for i in load.args)
+    return 2 if moves and 4 * c[f"{n}.lanes"] >= LINE else 1
 
 
 def _evicting(leaf, anchor, c, pixels, rows) -> float:

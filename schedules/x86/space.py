@@ -24,6 +24,11 @@ class Leaf(space.Leaf):
         """Not where registers are few: the tile that scores best for such vectors, seven rows by two outputs, is slower there than turning results."""
         return self.registers > 16
 
+    @property
+    def slides(self) -> bool:
+        """With few registers the window's rows leave too few of them to the sums; a tuned choice may still do it."""
+        return self.registers > 16
+
     def readable(self, s) -> bool:
         """Tiles read pieces of lines, another for every channel, where planes are a few lines; a copy for many outputs gathers them for little work."""
         ext = access.extents(s)
