@@ -12,7 +12,7 @@ from .domains import band_fits
 
 _WEIGHTS = 2  # second-level caches full of weights that every thread may read
 _STREAMED = 4  # multiply-adds that take as long as reading a number from beyond the second-level cache
-_IDLE = 1.05  # threads' time over their work from which on sharing it out better is worth more than what it costs
+_IDLE = 1.03  # threads' time over their work from which on sharing it out better is worth more than what it costs
 _FEW = 4  # tiles of a band for which fetching a block's operand is as much work as a tenth of theirs
 
 

@@ -251,6 +251,12 @@ def test_threads_do_not_share_lines_of_narrow_results_by_default():
     assert order("quantized_conv2d:n1,c64,o128,h56,w56,k1x1:u8.i32.u8") == order("conv2d:n1,c64,o64,h56,w56,k1x1:f32.f32.f32") == "vector"
 
 
+def test_threads_get_half_a_block_each_where_blocks_are_odd_by_default():
+    order = lambda plane, threads: schedules.space(parse(f"conv2d:n1,c64,o128,{plane},k1x1:f32.f32.f32:nchw").description, TARGETS["x86:avx512"] | {"threads": threads}).default()["sum.order"]
+    assert order("h28,w28", 2) == 2  # 25 blocks: one thread would be at work on the thirteenth alone
+    assert order("h28,w28", 1) == order("h56,w56", 2) == "vector"
+
+
 def test_tiles_of_few_sums_count_as_slow_when_algorithms_are_ranked():
     """Rows of 110 are 19 tiles of six, a prime number: register tiles of one position. Tiles of four do more multiplications, but none waits for another."""
     space = schedules.space(parse("conv2d:n1,c64,o128,h112,w112,k3x3:f32.f32.f32:nchw").description, TARGETS["x86:avx512"])
