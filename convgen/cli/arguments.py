@@ -117,7 +117,8 @@ def workload(op, settings: Iterable[str]):
 
 
 def _value(op, name: str, text: str):
-    from ..lang.workload import attribute_from_text, flag_names
+    from ..lang.ids import attribute_from_text
+    from ..lang.workload import flag_names
     spec = op.attributes.get(name)
     try:
         if name in op.dims:

@@ -119,7 +119,7 @@ class Operator:
 
     def workloads(self) -> list:
         """The shapes of published models."""
-        from .workload import parse
+        from .ids import parse
         return [parse(f"{self.name}:{w}", operator=self) for w in self._workloads]
 
     def window_dims(self) -> list:

@@ -1,17 +1,13 @@
-"""A Workload: one operator at one set of sizes, attributes, dtypes and layout, with a reversible id.
-
-Id grammar: OP[@hash8]:DIMS;ATTRS:DTYPES:LAYOUT[:FLAGS], for example
-depthwise_conv2d:n1,c96,h56,w56,k7x7;padding=3:f32.f32.f32:nchw
-"""
+"""A Workload: one operator at one set of sizes, attributes, dtypes and layout."""
 
 from __future__ import annotations
 
-import re
 from functools import cached_property
 from math import prod
 
 from ..errors import ArgumentError
 from ..runtime import attributes as A
+from . import ids
 from .batch import obstacle
 from .builder import Builder, Trace
 from .count import INDEXABLE
@@ -19,13 +15,7 @@ from .epilogue import TENSORS, in_torch, stated
 from .operator import Prepared, check_text, traced
 from .program import Program
 
-SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "i8", "uint8": "u8", "int32": "i32", "float64": "f64"}
-LONG = {v: k for k, v in SHORT.items()}
 STORAGE = ("float32", "float16", "bfloat16")
-_FIRST = {1: "ncl", 2: "nchw", 3: "ncdhw"}
-_LAST = {1: "nlc", 2: "nhwc", 3: "ndhwc"}
-_LAYOUTS = {"channels_first": "channels_first", "channels_last": "channels_last"}
-_LAYOUTS |= {v: "channels_first" for v in _FIRST.values()} | {v: "channels_last" for v in _LAST.values()}
 
 
 class Workload:
@@ -65,7 +55,7 @@ class Workload:
             if spec["type"] in ("str", "bool", "float"):
                 program.when.append(["==", n, ["const", self.attributes[n]]])
         program.signature = self._signature(program)
-        program.id = self._id(program)
+        program.id = ids.of(self, program)
         return program
 
     def _signature(self, p: Program) -> dict:
@@ -95,23 +85,6 @@ class Workload:
     @property
     def id(self) -> str:
         return self.program.id
-
-    def _id(self, p) -> str:
-        op = self.op
-        name = op.name if in_catalogue(op) else f"{op.name}@{p.hash[:8]}"
-        any_batch = {"N": "+"} if self.flags.get("any_batch") else {}
-        dims = [f"{d.lower()}{self.dims[d]}{any_batch.get(d, '')}" for d in op.dims
-                if d not in op.window_dims() and (self.dims[d] != op.dim_defaults.get(d) or d in any_batch)]
-        if op.window_dims():
-            dims.append("k" + "x".join(str(self.dims[d]) for d in op.window_dims()))
-        attrs = [f"{n}={_attribute_text(s, self.attributes[n])}" for n, s in op.attributes.items()
-                 if not (n == "activation" and op.epilogue) and self.attributes[n] != A.canonical(op.name, s, s["default"])]
-        types = ".".join(SHORT[d] for d in (self.dtype, self.acc_dtype, self.out_dtype))
-        rank = min(max(len(p.output.spatial), 1), 3)
-        layout = (_FIRST if self.layout == "channels_first" else _LAST)[rank]
-        activation = self.attributes["activation"] if op.epilogue else None
-        flags = sorted([f for f in self.flags if f != "any_batch"] + ([f"act={activation}"] if activation else []))
-        return f"{name}:{','.join(dims)}" + (";" + ",".join(attrs) if attrs else "") + f":{types}:{layout}" + (":" + ",".join(flags) if flags else "")
 
     def __eq__(self, other):
         return isinstance(other, Workload) and self.id == other.id
@@ -177,11 +150,6 @@ def window_trees(op) -> list:
     return trees
 
 
-def in_catalogue(op) -> bool:
-    from ..ops import table
-    return table.is_catalogued(op)
-
-
 def flag_names(op) -> tuple:
     """The yes-or-no facts that a workload of `op` may state."""
     return (*(TENSORS if op.epilogue else ()), *op.optional, *(("any_batch",) if "N" in op.dims else ()))
@@ -189,9 +157,24 @@ def flag_names(op) -> tuple:
 
 def make(op, kw) -> Workload:
     """A Workload from keywords: dims by letter, `kernel=`, attributes, flags, dtype, acc_dtype, out_dtype, layout."""
-    from ..runtime.sizes import evaluate
-    kw = dict(kw)
-    dims = dict(op.dim_defaults)
+    kw = _with_kernel(op, dict(kw))
+    dtypes = _dtypes(op, kw)
+    given = kw.pop("layout", "channels_first")
+    layout = ids.LAYOUTS.get(str(given).lower())
+    if layout is None:
+        raise ArgumentError(f"{op.name}: layout must be channels_first, channels_last or an alias such as NCHW or NHWC, got {given!r}")
+    flags = _flags(op, kw)
+    dims = _dims(op, kw)
+    attributes = _attributes(op, kw, dims)
+    if kw:
+        known = ", ".join([*op.dims, *op.attributes, *flag_names(op)])
+        raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {known}, kernel, dtype, acc_dtype, out_dtype and layout")
+    return Workload(op, dims, attributes, flags, *dtypes, layout)
+
+
+# -- each of these takes what it is about out of the keywords ----------------------------------------------------------
+def _with_kernel(op, kw) -> dict:
+    """The keywords with a dim of the window for each number of `kernel`."""
     window = op.window_dims()
     if "kernel" in kw and window:
         k = kw.pop("kernel")
@@ -201,20 +184,22 @@ def make(op, kw) -> Workload:
         for d, size in zip(window, sizes):
             if kw.setdefault(d, size) is not size:
                 raise ArgumentError(f"{op.name}: {d} is given twice, as {kw[d]!r} and by kernel={k!r}")
-    dtype, acc, out = _dtypes(op, kw)
-    given = kw.pop("layout", "channels_first")
-    layout = _LAYOUTS.get(str(given).lower())
-    if layout is None:
-        raise ArgumentError(f"{op.name}: layout must be channels_first, channels_last or an alias such as NCHW or NHWC, got {given!r}")
+    return kw
+
+
+def _flags(op, kw) -> dict:
     flags = {}
     for f in flag_names(op):
-        if f in kw:
-            v = kw.pop(f)
-            if not isinstance(v, bool):
-                raise ArgumentError(f"{op.name}: {f} states whether the tensor is given; expected True or False, got {v!r}")
-            if v:
-                flags[f] = True
-    attributes = {}
+        v = kw.pop(f, False)
+        if not isinstance(v, bool):
+            raise ArgumentError(f"{op.name}: {f} states whether the tensor is given; expected True or False, got {v!r}")
+        if v:
+            flags[f] = True
+    return flags
+
+
+def _dims(op, kw) -> dict:
+    dims = dict(op.dim_defaults)
     for d in op.dims:
         if d in kw:
             v = kw.pop(d)
@@ -224,23 +209,24 @@ def make(op, kw) -> Workload:
     missing = [d for d in op.dims if d not in dims]
     if missing:
         raise ArgumentError(f"{op.name}: dimension{'s' if len(missing) > 1 else ''} {', '.join(missing)} missing; it needs {', '.join(op.dims)}")
-    scope = dict(dims)
+    return {d: dims[d] for d in op.dims}
+
+
+def _attributes(op, kw, dims) -> dict:
+    from ..runtime.sizes import evaluate
+    window, found, scope = op.window_dims(), {}, dict(dims)
     for n, spec in sorted(op.attributes.items(), key=lambda i: i[1]["type"] == "pads"):
         total = None
         value = kw.pop(n, spec["default"])
         if spec["type"] == "pads" and isinstance(value, str) and value == "same" and len(window) == spec["rank"]:
-            if any(v != 1 for v in attributes.get("stride", ())):
-                raise ArgumentError(f"{op.name}: padding='same' needs stride 1, got {attributes['stride']}")
+            if any(v != 1 for v in found.get("stride", ())):
+                raise ArgumentError(f"{op.name}: padding='same' needs stride 1, got {found['stride']}")
             total = [evaluate(t, scope) for t in window_trees(op)]
-        attributes[n] = A.canonical(op.name, spec, value, total)
+        found[n] = A.canonical(op.name, spec, value, total)
         if spec["type"] == "str":
-            check_text(op.name, n, attributes[n])
-        scope |= A.symbol_values(spec, attributes[n])
-    if kw:
-        known = ", ".join([*op.dims, *op.attributes, *flag_names(op)])
-        raise ArgumentError(f"{op.name}: unknown argument {sorted(kw)[0]!r}; it takes {known}, kernel, dtype, acc_dtype, out_dtype and layout")
-    attributes = {n: attributes[n] for n in op.attributes}
-    return Workload(op, {d: dims[d] for d in op.dims}, attributes, flags, dtype, acc, out, layout)
+            check_text(op.name, n, found[n])
+        scope |= A.symbol_values(spec, found[n])
+    return {n: found[n] for n in op.attributes}
 
 
 def _dtypes(op, kw) -> tuple:
@@ -249,7 +235,7 @@ def _dtypes(op, kw) -> tuple:
         dtype = _dtype(op, kw.pop("dtype", "float32"), "dtype", STORAGE)
         acc = _dtype(op, kw.pop("acc_dtype", "float32"), "acc_dtype", ("float32",))
         return dtype, acc, _dtype(op, kw.pop("out_dtype", None) or dtype, "out_dtype", STORAGE)
-    known, found = [tuple(LONG[t] for t in types.split(".")) for types in op.types], []
+    known, found = [tuple(ids.LONG[t] for t in types.split(".")) for types in op.types], []
     for i, name in enumerate(("dtype", "acc_dtype", "out_dtype")):
         fitting = [k[i] for k in known if list(k[:i]) == found]
         found.append(_dtype(op, kw.pop(name, None) or fitting[0], name, tuple(dict.fromkeys(fitting))))
@@ -258,7 +244,7 @@ def _dtypes(op, kw) -> tuple:
 
 def _dtype(op, d, name, allowed):
     text = str(d).removeprefix("torch.")
-    text = LONG.get(text, text)
+    text = ids.LONG.get(text, text)
     if text not in allowed:
         raise ArgumentError(f"{op.name}: {name} must be one of {', '.join(allowed)}, got {d}")
     return text
@@ -266,89 +252,3 @@ def _dtype(op, d, name, allowed):
 
 def _plain(v):
     return [_plain(x) for x in v] if isinstance(v, (tuple, list)) else v
-
-
-def _attribute_text(spec, v) -> str:
-    if spec["type"] == "ints":
-        return str(v[0]) if len(set(v)) == 1 else "x".join(map(str, v))
-    if spec["type"] == "pads":
-        if all(lo == hi for lo, hi in v):
-            return _attribute_text({"type": "ints"}, [lo for lo, _ in v])
-        return "x".join(f"{lo}_{hi}" for lo, hi in v)
-    if spec["type"] == "bool":
-        return "true" if v else "false"
-    return repr(v) if spec["type"] == "float" else str(v)
-
-
-def attribute_from_text(spec, text: str):
-    """The inverse of an id's attribute text; raises ValueError."""
-    if spec["type"] == "ints":
-        parts = [int(t) for t in text.split("x")]
-        return parts * spec["rank"] if len(parts) == 1 else parts
-    if spec["type"] == "pads":
-        if text in ("same", "valid"):
-            return text
-        parts = [tuple(map(int, t.split("_"))) if "_" in t else int(t) for t in text.split("x")]
-        return parts * spec["rank"] if len(parts) == 1 else parts
-    if spec["type"] == "bool":
-        return {"true": True, "false": False}[text]
-    return {"int": int, "float": float}.get(spec["type"], str)(text)
-
-
-def parse(text: str, operator=None) -> Workload:
-    """The workload that an id names. `operator`: the Operator, where it is not in the catalogue. Raises ArgumentError."""
-    def bad(why):
-        raise ArgumentError(f"workload id {text!r}: {why}")
-
-    if not isinstance(text, str):
-        raise ArgumentError(f"a workload id is a text, got {type(text).__name__}")
-    fields = text.strip().split(":")
-    if len(fields) not in (4, 5):
-        bad("expected OP:DIMS;ATTRS:DTYPES:LAYOUT[:FLAGS]")
-    name, _, digest = fields[0].partition("@")
-    if operator is None:
-        from ..ops import table
-        operator = table.get(name)
-    if name != operator.name:
-        bad(f"it names {name}, and the operator is {operator.name}")
-    kw = {}
-    dims, _, attrs = fields[1].partition(";")
-    letters = {d.lower(): d for d in operator.dims}
-    for item in filter(None, dims.split(",")):
-        m = re.fullmatch(r"([a-z]+)(\d+(?:x\d+)*)(\+?)", item)
-        if not m:
-            bad(f"cannot read dimension {item!r}")
-        if m[1] == "k" and operator.window_dims():
-            kw["kernel"] = tuple(map(int, m[2].split("x")))
-        elif m[1] in letters and "x" not in m[2]:
-            kw[letters[m[1]]] = int(m[2])
-            if m[3] and m[1] != "n":
-                bad(f"only n may be any size, got {item!r}")
-            if m[3]:
-                kw["any_batch"] = True
-        else:
-            bad(f"{operator.name} has no dimension {m[1].upper()}")
-    for item in filter(None, attrs.split(",")):
-        n, eq, v = item.partition("=")
-        if n not in operator.attributes or not eq or n == "activation" and operator.epilogue:
-            bad(f"{operator.name} has no attribute {n!r}")
-        try:
-            kw[n] = attribute_from_text(operator.attributes[n], v)
-        except (ValueError, KeyError):
-            bad(f"cannot read attribute {item!r}")
-    types = fields[2].split(".")
-    if len(types) != 3 or any(t not in LONG for t in types):
-        bad(f"dtypes are input.accumulator.output, got {fields[2]!r}")
-    kw["dtype"], kw["acc_dtype"], kw["out_dtype"] = types
-    kw["layout"] = fields[3]
-    for flag in filter(None, (fields[4] if len(fields) == 5 else "").split(",")):
-        if flag.startswith("act=") and operator.epilogue:
-            kw["activation"] = flag[4:]
-        elif flag in flag_names(operator):
-            kw[flag] = True
-        else:
-            bad(f"{operator.name} has no flag {flag!r}")
-    w = make(operator, kw)
-    if digest and w.program.hash[:8] != digest:
-        bad(f"the description of {name} is {w.program.hash[:8]} now; this id was made for another one")
-    return w

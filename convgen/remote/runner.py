@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import asdict
 from typing import Any, Callable, Sequence
@@ -11,12 +10,10 @@ import numpy as np
 
 from ..errors import TuneError, WorkerError
 from ..runtime.sizes import evaluate
-from ..tune.cases import given_path
-from ..tune.measure import REFERENCE_TIMEOUT, Measurement, race_limit, time_limit
+from ..tune.measure import REFERENCE_TIMEOUT, Measurement, Runner, measurement, race_limit, right
 from ..tune.storage import RAW
 from ..workers import Worker
 from ..workers.pool import share
-from ..workers.scratch import scratch_folder
 from .address import Tracker
 from .facts import patience
 
@@ -26,7 +23,7 @@ OVERHEAD = 2.0  # seconds of a session that are no candidate's: receiving and lo
 BYTES_PER_SECOND = 4e6  # of a slow network; what it costs to send buffers is added to a candidate's limit
 
 
-class RemoteRunner:
+class RemoteRunner(Runner):
     """Verifies and times candidates on the servers of a tracker's key, as many at a time as there are servers.
 
     `target` is the target's JSON, `budget` the seconds of timing per candidate; `emulated` accepts processors that are emulated.
@@ -35,31 +32,17 @@ class RemoteRunner:
     """
 
     def __init__(self, target: dict, tracker: Tracker, budget: float = 0.1, *, emulated: bool = False, wait: float = WAIT):
-        self.target, self.tracker, self.budget, self.emulated, self.wait = target, tracker, budget, emulated, wait
-        self.folder = scratch_folder("cases")
+        super().__init__(target, budget)
+        self.tracker, self.emulated, self.wait = tracker, emulated, wait
         self._workers: list[Worker] = []
-        self._elements: dict[str, int] = {}
-        self._warming: str | None = None
 
     # -- the interface of LocalRunner ---------------------------------------------------------------------------------------
 
-    def begin(self, description: dict) -> None:
-        """Start computing the references of a workload without waiting."""
-        worker = self._crew(1)[0]
-        if description["id"] not in self._elements and not worker.busy:
-            worker.send({"cmd": "warm", "description": description, "folder": self.folder}, REFERENCE_TIMEOUT)
-            self._warming = description["id"]
+    def _reader(self) -> Worker:
+        return self._crew(1)[0]
 
-    def warm(self, description: dict, longest: float | None = None) -> None:
-        """Have the references of a workload ready: no session may wait for them."""
-        self._settle(longest)
-        if description["id"] not in self._elements:
-            self.begin(description)
-            self._settle(longest)
-
-    def provide(self, description: dict, tensors: dict) -> None:
-        """Use these logical arrays as the realistic inputs of a workload (before its first measurement)."""
-        np.savez(given_path(self.folder, description["id"]), **tensors)
+    def _send_warm(self, worker: Worker, description: dict) -> None:
+        worker.send({"cmd": "warm", "description": description, "folder": self.folder}, REFERENCE_TIMEOUT)
 
     def measure(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> Measurement:
         """Quick oracle and time of one candidate."""
@@ -90,10 +73,7 @@ class RemoteRunner:
     def check(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> dict:
         """Every oracle and the guards; the verdict as a dict, WorkerError("wrong") when it fails."""
         self.warm(description, longest)
-        verdict = self._one({"cmd": "check", "path": path, "entry": entry}, description, [entry], best_us, longest, 16)
-        if not verdict["ok"]:
-            raise WorkerError("wrong", verdict["reason"])
-        return verdict
+        return right(self._one({"cmd": "check", "path": path, "entry": entry}, description, [entry], best_us, longest, 16))
 
     def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 16,
              budget: float = 1.0) -> dict[str, list[list[float]]]:
@@ -106,7 +86,7 @@ class RemoteRunner:
         """End the client processes and forget the references."""
         for worker in self._workers:
             worker.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        super().close()
 
     # -- servers ------------------------------------------------------------------------------------------------------------
 
@@ -141,19 +121,8 @@ class RemoteRunner:
         return self._workers[:max(1, size)]
 
     def _idle(self) -> Worker:
-        self._settle(None)
-        return self._crew(1)[0]
-
-    def _settle(self, limit: float | None) -> None:
-        """Wait for references that are being computed."""
-        if self._warming is not None:
-            name, self._warming, worker = self._warming, None, self._workers[0]
-            if worker.busy:
-                finished, answer = worker.poll(time.monotonic() + (REFERENCE_TIMEOUT if limit is None else max(0.1, limit)))
-                if not finished:
-                    worker.kill()
-                    raise WorkerError("run_timeout", f"the reference was not ready within {limit:.3g} s")
-                self._elements[name] = answer["elements"]
+        self._settle()
+        return self._reader()
 
     def _one(self, message: dict, description: dict, entries: list, best_us, longest, transfers: int, seconds: float | None = None):
         (answer,) = self._share([message], description, entries, best_us, longest, transfers, seconds)
@@ -168,7 +137,7 @@ class RemoteRunner:
         """Answers or WorkerErrors; `transfers` is how often a request's buffers cross the network."""
         workers = self._crew(max(1, min(len(self.servers()), len(messages)))) if len(messages) > 1 else self._crew(1)
         if seconds is None:
-            seconds = time_limit(self.budget, self._elements.get(description["id"], 0), best_us)
+            seconds = self._limit(description, best_us)
         seconds += OVERHEAD + transfers * max(_nbytes(entry, description["dims"]) for entry in entries) / BYTES_PER_SECOND
         wait, deadline = self.wait, None
         if longest is not None:
@@ -203,9 +172,7 @@ def _is(answer, *kinds: str) -> bool:
 
 
 def _measurement(answer):
-    if not isinstance(answer, dict):
-        return answer
-    return Measurement(**answer["time"], ratio=answer["verdict"]["ratio"], oracles=answer["verdict"]["oracles"])
+    return measurement(answer) if isinstance(answer, dict) else answer
 
 
 def _nbytes(entry: dict, dims: dict) -> int:

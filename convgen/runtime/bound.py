@@ -230,7 +230,7 @@ class Bound:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of prepared and copied parameters that this call holds."""
+        """Bytes that this call holds: prepared and copied parameters, and an algorithm's constant matrices."""
         state = self._state
         buffers = {b.pointer: b.nbytes for held in [state.raw, *state.held.values()] for b in held.values()}
         return sum(buffers.values())

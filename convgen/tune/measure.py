@@ -60,29 +60,42 @@ def race_limit(best_us: float, turns: int, budget: float) -> float:
     return max(10.0, 20 * (budget + best_us * 1e-6 * turns))
 
 
-class LocalRunner:
-    """Verifies and times candidates on this machine in a process of their own.
+def measurement(answer: dict) -> Measurement:
+    """What a worker says of a candidate that it verified and timed."""
+    return Measurement(**answer["time"], ratio=answer["verdict"]["ratio"], oracles=answer["verdict"]["oracles"])
 
-    `target` is the target's JSON; `budget` the seconds of timing per candidate. Methods raise WorkerError of kind crash,
-    run_timeout, oom or wrong; the worker is then already replaced.
-    """
 
-    def __init__(self, target: dict, budget: float = 0.1, *, command="convgen.tune.runner", memory: int | None = None):
+def right(verdict: dict) -> dict:
+    """A verdict; raises WorkerError("wrong") where it says so."""
+    if not verdict["ok"]:
+        raise WorkerError("wrong", verdict["reason"])
+    return verdict
+
+
+class Runner:
+    """What runners share: the folder of a run's references, made ahead of the candidates by one worker, and the limits that follow from their size."""
+
+    def __init__(self, target: dict, budget: float):
         self.target, self.budget = target, budget
         self.folder = scratch_folder("cases")
-        self._worker = Worker(command, env=measuring_environment(target.get("threads", 1)), memory=memory, max_jobs=400,
-                              max_rss=8 << 30, timeout_kind="run_timeout")
-        self._warm: set[tuple[str, int]] = set()
-        self._pending = ("", 0)
         self._elements: dict[str, int] = {}
-        self._shim: str | None = None
+        self._warm: set[tuple[str, int]] = set()
+        self._pending: tuple[str, int] | None = None
+
+    def _reader(self) -> Worker:
+        """The worker that makes references."""
+        raise NotImplementedError
+
+    def _send_warm(self, worker: Worker, description: dict) -> None:
+        raise NotImplementedError
 
     def begin(self, description: dict) -> None:
         """Start computing the references of a workload without waiting, so that they are ready when the first candidate is."""
-        self._worker.start()
-        key = (description["id"], self._worker.starts)
-        if key not in self._warm and not self._worker.busy:
-            self._send(REFERENCE_TIMEOUT, "warm", description=description)
+        worker = self._reader()
+        worker.start()
+        key = (description["id"], worker.starts)
+        if key not in self._warm and not worker.busy:
+            self._send_warm(worker, description)
             self._pending = key
 
     def warm(self, description: dict, longest: float | None = None) -> None:
@@ -95,19 +108,48 @@ class LocalRunner:
         self.begin(description)
         self._settle(limit)
 
-    def _settle(self, limit: float) -> None:
+    def _settle(self, limit: float = REFERENCE_TIMEOUT) -> None:
         """Wait for references that are being computed; a worker that takes longer than `limit` seconds is replaced."""
-        if self._worker.busy:
-            finished, answer = self._worker.poll(time.monotonic() + limit)
+        key, worker, self._pending = self._pending, self._reader(), None
+        if key is not None and worker.busy:
+            finished, answer = worker.poll(time.monotonic() + limit)
             if not finished:
-                self._worker.kill()
+                worker.kill()
                 raise WorkerError("run_timeout", f"the reference was not ready within {limit:.3g} s")
-            self._elements[self._pending[0]] = answer["elements"]
-            self._warm.add(self._pending)
+            self._elements[key[0]] = answer["elements"]
+            self._warm.add(key)
 
     def provide(self, description: dict, tensors: dict) -> None:
         """Use these logical arrays as the realistic inputs of a workload (before its first measurement)."""
         np.savez(given_path(self.folder, description["id"]), **tensors)
+
+    def _limit(self, description: dict, best_us: float | None) -> float:
+        """Seconds that a candidate of a workload may take."""
+        return time_limit(self.budget, self._elements.get(description["id"], 0), best_us)
+
+    def close(self) -> None:
+        """Forget the references."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class LocalRunner(Runner):
+    """Verifies and times candidates on this machine in a process of their own.
+
+    `target` is the target's JSON; `budget` the seconds of timing per candidate. Methods raise WorkerError of kind crash,
+    run_timeout, oom or wrong; the worker is then already replaced.
+    """
+
+    def __init__(self, target: dict, budget: float = 0.1, *, command="convgen.tune.runner", memory: int | None = None):
+        super().__init__(target, budget)
+        self._worker = Worker(command, env=measuring_environment(target.get("threads", 1)), memory=memory, max_jobs=400,
+                              max_rss=8 << 30, timeout_kind="run_timeout")
+        self._shim: str | None = None
+
+    def _reader(self) -> Worker:
+        return self._worker
+
+    def _send_warm(self, worker: Worker, description: dict) -> None:
+        self._send(REFERENCE_TIMEOUT, "warm", description=description)
 
     def measure(self, path: str, entry: dict, description: dict, best_us: float | None = None,
                 longest: float | None = None, cold: bool = False) -> Measurement:
@@ -119,17 +161,13 @@ class LocalRunner:
         self.warm(description, longest)
         answer = self._ask("measure", self._limit(description, best_us), end, path=path, entry=entry, description=description,
                            target=self.target, budget=self.budget, hopeless_us=best_us * 4 if best_us else None, cold=cold)
-        verdict = answer["verdict"]
-        return Measurement(**answer["time"], ratio=verdict["ratio"], oracles=verdict["oracles"])
+        return measurement(answer)
 
     def check(self, path: str, entry: dict, description: dict, best_us: float | None = None, longest: float | None = None) -> dict:
         """Every oracle and the guards; the verdict as a dict, WorkerError("wrong") when it fails."""
         end = None if longest is None else time.monotonic() + 8 * longest  # a check that is nearly done is worth more than the last seconds
         self.warm(description, longest)
-        verdict = self._ask("check", 8 * self._limit(description, best_us), end, path=path, entry=entry, description=description)
-        if not verdict["ok"]:
-            raise WorkerError("wrong", verdict["reason"])
-        return verdict
+        return right(self._ask("check", 8 * self._limit(description, best_us), end, path=path, entry=entry, description=description))
 
     def race(self, candidates: Sequence[tuple[str, dict]], description: dict, best_us: float, rounds: int = 16,
              budget: float = 1.0) -> dict[str, list[list[float]]]:
@@ -141,10 +179,7 @@ class LocalRunner:
     def close(self) -> None:
         """End the worker and forget the references."""
         self._worker.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _limit(self, description: dict, best_us: float | None) -> float:
-        return time_limit(self.budget, self._elements.get(description["id"], 0), best_us)
+        super().close()
 
     def _send(self, timeout: float, command: str, processor: float | None = None, **arguments) -> None:
         if self._shim is None:

@@ -7,7 +7,7 @@ import pytest
 
 from convgen import schedules, shapes
 from convgen.errors import ArgumentError
-from convgen.lang.workload import LONG
+from convgen.lang.ids import LONG
 from convgen.ops.table import TABLE
 from convgen.runtime.cpu import missing
 from tests.emit.kernels import complaints, job, target

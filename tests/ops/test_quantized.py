@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convgen.errors import ArgumentError
-from convgen.lang.workload import LONG
+from convgen.lang.ids import LONG
 from convgen.ops.quantized import TYPES, quantized_conv2d, quantized_depthwise_conv2d
 from tests.ops.cases import repeatable, workloads
 

@@ -77,7 +77,7 @@ def test_many_at_once_and_each_failure_is_its_own(runner, guarded, description):
 def test_a_session_that_waits_does_not_hang(runner, guarded, description, monkeypatch):
     """The limit is of seconds that are computed."""
     runner.warm(description)
-    monkeypatch.setattr("convgen.remote.runner.time_limit", lambda *_: 1.0)
+    monkeypatch.setattr("convgen.tune.measure.time_limit", lambda *_: 1.0)
     monkeypatch.setattr("convgen.remote.runner.OVERHEAD", 0.0)
     assert runner.measure(guarded("naps"), entry(SHAPE), description).median_us > 0
 
