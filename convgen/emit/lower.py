@@ -102,14 +102,20 @@ class _Lowering(Reads):
             return COMBINE[stage.combiner](value, axis=list(reduced.values())) if stage.combiner else value
         tensor = te.compute(layout.shape, body, name=stage.name)
         self.tensors[stage.name] = (tensor, layout, stage)
-        roles = access.roles(stage)
-        self.blocks.append(Block(stage.name, "reduce" if stage.combiner else "map", layout.tags(names), stage.name, p.lanes,
-                                 [(a.name, roles.of(a.name)) for a in stage.reduce],
-                                 [o.name for o in p.operands.values() if o.kind == "staged"],
-                                 [o.source for o in p.operands.values() if o.kind == "stage" and not access.padded(o.load)], p.vec, tiling.tile_axes(self.program, stage, p.vec), p.tile,
-                                 (roles.spatial[-2:-1] or [None])[0], tested=any(o.skip for o in p.operands.values()) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool),
-                                 dot=p.dot, data=self.data_dtype(p), parameters={o.name: o.wide for o in p.operands.values() if o.kind == "packed"}, spread=p.spread, share=p.share, finishes=self._finishes(p), steady=access.steady(stage),
-                                 slide=tiling.slide(self.program, stage, p.vec), columns=tiling.columns(self.program, stage, p.vec)))
+        self.blocks.append(self._block(p))
+
+    def _block(self, p) -> Block:
+        """What a schedule may know of a stage."""
+        stage, roles, operands = p.stage, access.roles(p.stage), p.operands.values()
+        return Block(
+            stage.name, "reduce" if stage.combiner else "map", p.layout.tags([a.name for a in stage.axes]), stage.name, p.lanes, vec=p.vec,
+            reduce=[(a.name, roles.of(a.name)) for a in stage.reduce],
+            reads=[o.name for o in operands if o.kind == "staged"],
+            producers=[o.source for o in operands if o.kind == "stage" and not access.padded(o.load)],
+            parameters={o.name: o.wide for o in operands if o.kind == "packed"},
+            tiles=tiling.tile_axes(self.program, stage, p.vec), sizes=p.tile, rows=(roles.spatial[-2:-1] or [None])[0], columns=tiling.columns(self.program, stage, p.vec),
+            tested=any(o.skip for o in operands) or self._conditional(p), separate=p.row is not None, moves=self._moves(stage, bool), steady=access.steady(stage),
+            dot=p.dot, data=self.data_dtype(p), spread=p.spread, share=p.share, slide=tiling.slide(self.program, stage, p.vec), finishes=self._finishes(p))
 
     def across(self, p, names, read):
         """A reduction in two steps: every lane of the vectors that it reads for itself, then the lanes."""

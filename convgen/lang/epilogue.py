@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import expr as E
+from .program import bound
 from .sampling import BATCH_NORM
 
 TENSORS = ("bias", "bn", "residual", "gate")  # bias [O]; bn [4, O]: scale, shift, mean, variance; residual and gate as large as the output
@@ -65,10 +66,7 @@ def _weight(o, stage, channel):
     """The factor of a sum of products that is a parameter (or made of parameters) of the output channel, or None."""
     if stage.combiner != "sum" or channel.data not in [a.data for a in stage.axes]:
         return None
-    constant = {t.name for t in o._trace.tensors if t.kind == "param"}
-    for s in o._trace.stages:
-        if {e.data[0] for e in s.body.loads()} <= constant:
-            constant.add(s.name)
+    constant = {t.name for t in o._trace.tensors if t.kind == "param"} | {s.name for s in bound(o._trace.tensors, o._trace.stages)}
     fits = lambda e: e.op == "load" and e.data[0] in constant and e.data[1] is None and channel.data in e.axes() and len(e.loads()) == 1
     return next((e for e in E.factors(stage.body) if fits(e)), None)
 

@@ -84,6 +84,22 @@ class Stage:
         return Stage(d["name"], [ax(a) for a in d["axes"]], [ax(a) for a in d["reduce"]], d["combiner"], E.from_json(d["body"]))
 
 
+def bound(tensors, stages) -> tuple:
+    """Those of the stages that read only parameters (directly or through such stages): they run once, when weights are bound.
+
+    A stage that reads nothing (a table of positions) belongs to them where one of them reads it.
+    """
+    constant = {t.name for t in tensors if t.kind == "param"}
+    found = {}
+    for s in stages:
+        loads = {e.data[0] for e in s.body.loads()}
+        if loads <= constant:
+            constant.add(s.name)
+            found[s.name] = loads
+    read = {name for loads in found.values() for name in loads}
+    return tuple(s for s in stages if s.name in found and (found[s.name] or s.name in read))
+
+
 @dataclass
 class Program:
     """An operator at one workload. `stages` are in order of dependence; the last one is the output."""
@@ -115,19 +131,8 @@ class Program:
 
     @cached_property
     def bind_stages(self) -> tuple:
-        """Stages that read only parameters (directly or through such stages): they run once, when weights are bound.
-
-        A stage that reads nothing (a table of positions) belongs to them where one of them reads it.
-        """
-        constant = {t.name for t in self.tensors if t.kind == "param"}
-        found = {}
-        for s in self.stages[:-1]:
-            loads = {e.data[0] for e in s.body.loads()}
-            if loads <= constant:
-                constant.add(s.name)
-                found[s.name] = loads
-        read = {name for loads in found.values() for name in loads}
-        return tuple(s for s in self.stages if s.name in found and (found[s.name] or s.name in read))
+        """Those of `bound`; the last stage runs with every call."""
+        return bound(self.tensors, self.stages[:-1])
 
     @cached_property
     def run_stages(self) -> tuple:

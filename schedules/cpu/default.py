@@ -77,7 +77,7 @@ def _vector(leaf, anchor, c) -> dict:
     picked = [v for v in leaf.domains[f"{s.name}.vec"] if leaf.picks and domains.spaced(leaf, anchor, v)]
     if not picked or tiles_of(c) or math.prod(ext[a] for a in roles.channel) > tile.SHORT or leaf.program.layout != "channels_first":
         return c
-    bands = any(isinstance(b, int) and ext[roles.spatial[-2]] % b == 0 for b in leaf.domains[f"{s.name}.copies"]) if len(roles.spatial) > 1 else False
+    bands = any(ext[roles.spatial[-2]] % b == 0 for b in banded.numbers(leaf.domains[f"{s.name}.copies"])) if len(roles.spatial) > 1 else False
     return c | {f"{s.name}.vec": picked[0]} if bands and math.prod(ext[a] for a in roles.plain) >= _MANY else c
 
 

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from convgen import schedules
+from convgen.emit import banded
 from convgen.lang import parse
 from convgen.runtime.cpu import missing
 from tests.emit.kernels import complaints, job, target
@@ -142,8 +143,8 @@ def test_few_blocks_of_outputs_are_shared_out_in_bands_of_tiles(threads, outputs
     """One block would keep one thread at work, three blocks two threads for the time of four."""
     id, machine = f"conv2d:n1,c64,o{outputs},h56,w56,k1x1:f32.f32.f32:nhwc", MACHINES["x86:avx512"] | {"threads": threads}
     default = schedules.space(parse(id).description, machine).default()
-    bands, blocks = default["sum.order"], -(-outputs // (16 * default["sum.vectors"]))
-    assert isinstance(bands, int) == (blocks % threads > 0) and not (isinstance(bands, int) and bands * blocks % threads)
+    bands, blocks = banded.tiles("sum", default), -(-outputs // (16 * default["sum.vectors"]))
+    assert (bands > 0) == (blocks % threads > 0) and bands * blocks % threads == 0
 
 
 @pytest.mark.parametrize("shape, pack", [("n1,c512,o512,h7,w7", "blocked"), ("n1,c960,o160,h7,w7", "plain"), ("n1,c512,o2048,h14,w14", "plain")])
@@ -155,8 +156,8 @@ def test_small_planes_are_copied_for_many_outputs(shape, pack):
 
 
 def test_default_bands_of_dense_sums_are_for_few_weights():
-    bands = lambda shape: schedules.space(parse(f"conv2d:{shape}:f32.f32.f32:nchw").description, MACHINES["x86:avx512"] | {"threads": 2}).leaves["direct"].default()["sum.copies"]
-    assert isinstance(bands("n1,c3,o64,h224,w224,k7x7;stride=4,padding=3"), int) and bands("n1,c512,o512,h28,w28,k3x3;stride=2,padding=1") == "root"
+    default = lambda shape: schedules.space(parse(f"conv2d:{shape}:f32.f32.f32:nchw").description, MACHINES["x86:avx512"] | {"threads": 2}).leaves["direct"].default()
+    assert banded.rows("sum", default("n1,c3,o64,h224,w224,k7x7;stride=4,padding=3")) and default("n1,c512,o512,h28,w28,k3x3;stride=2,padding=1")["sum.copies"] == "root"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 16])
@@ -166,7 +167,7 @@ def test_default_bands_fit_the_cache_and_feed_the_threads(threads):
     for c, h in ((1024, 14), (32, 56), (8, 112)):
         space = schedules.space(parse(f"depthwise_conv2d:n1,c{c},h{h},w{h},k3x3;padding=1:f32.f32.f32:nchw").description, machine)
         choice = space.default()
-        bands[h] = choice["sum.copies"]
+        bands[h] = banded.rows("sum", choice)
         assert space.valid(choice) is None
         assert (c if choice["sum.vec"] == "q" else c // 16) * bands[h] >= threads, "planes or blocks of channels, and bands of each"
     assert bands[14] == 1 and bands[112] >= min(threads // 8, 2)
@@ -236,7 +237,7 @@ def test_turned_kernels_are_right(kernels):
         leaf = leaves.get("phases", leaves["direct"])
         found = leaf.candidates(rng, 60)
         across = next((c for c in found if all(c[k] == "o" for k in c if k.endswith(".vec"))), leaf.default())
-        along = next((c for c in found if "q" in c.values() and any(isinstance(c[k], int) for k in c if k.endswith(".copies"))), None)
+        along = next((c for c in found if "q" in c.values() and any(banded.rows(k.removesuffix(".copies"), c) for k in c if k.endswith(".copies"))), None)
         asked += [(w, job(w, machine, c)) for c in (across, along if seed % 3 == 0 else None) if c]
     wrong = [line for (w, _), answer in zip(asked, kernels.ask([j for _, j in asked])) for line in complaints(w, answer)]
     assert not wrong, "\n".join(wrong)
